@@ -1,0 +1,383 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// A Sink takes what goes to one client, in order, and never blocks but in Room.
+// Its methods are called by several goroutines, one at a time for what concerns
+// one topic; what is queued under one call after another is written in that
+// order. After the connection has ended they do nothing.
+type Sink interface {
+	// Event queues a live event. It counts against the client's budget, and may
+	// be superseded while the client is behind. With id false its cursor is no
+	// position from which the client could resume everything that it subscribed.
+	Event(e *protocol.Event, id bool)
+	// Retained queues an event of a replay, which does not count.
+	Retained(e *protocol.Event, id bool)
+	// Control queues a message that is no event. A client may resume from id; a
+	// zero id says nothing.
+	Control(message []byte, id protocol.Cursor)
+	// Heartbeat queues a heartbeat if nothing was written for a while. A zero
+	// cursor cannot advance.
+	Heartbeat(cursor protocol.Cursor)
+	// Flush begins to write what is queued.
+	Flush()
+	// Room waits until what Retained queued is written, or ctx ends.
+	Room(ctx context.Context) error
+}
+
+// ErrTooMany is returned for more subscriptions than a session may have.
+var ErrTooMany = errors.New("too many subscriptions")
+
+// Want is one topic or pattern to subscribe.
+type Want struct {
+	Pattern string
+	Since   protocol.Cursor // resume after it; zero: a fresh subscription
+	Last    int             // of a fresh one: retained events per topic to send first
+	// Hide leaves out the private topics of all users but User.
+	Hide bool
+	User string
+}
+
+// DefaultLast gives how many retained events a fresh subscription gets first
+// where the client did not say: 1 within jobs.>, else none.
+func DefaultLast(pattern string) int {
+	if strings.HasPrefix(pattern, protocol.JobsPrefix) {
+		return 1
+	}
+	return 0
+}
+
+// Session is one client in one tenant: its subscriptions and its place. Its
+// methods may be called by several goroutines at once. What it is asked to do
+// with its subscriptions is done in the order in which it was asked, one after
+// the other; the answers come through the Sink.
+type Session struct {
+	// fixed after construction
+	t      *tenant
+	sink   Sink
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	// guarded by t.mu
+	subs    map[string]*sub
+	seen    *protocol.Event // the newest live event queued, so that none goes twice
+	ids     bool            // the first subscribed was sent
+	pending int             // subscriptions that are joining
+	ops     []func()
+	busy    bool // a goroutine works on ops
+	closed  bool
+}
+
+// sub is one topic or pattern of a session.
+type sub struct {
+	// fixed after construction
+	session *Session
+	want    Want // but for Since: guarded by the tenant's lock
+
+	// guarded by the tenant's lock
+	state subState
+	index int  // in the tenant's list, while live
+	owner bool // was live once: later subscriptions leave its topics to it
+}
+
+type subState uint8
+
+const (
+	joining subState = iota // a replay is under way or will be
+	live                    // complete up to the tenant's pos
+	stale                   // was live up to want.Since: rejoins after the tenant's recovery
+	gone                    // unsubscribed
+)
+
+func (s *sub) hides(topic string) bool {
+	if !s.want.Hide {
+		return false
+	}
+	user := protocol.PrivateTo(topic)
+	return user != "" && user != s.want.User
+}
+
+func (s *sub) matches(topic string) bool {
+	return protocol.Match(s.want.Pattern, topic) && !s.hides(topic)
+}
+
+func (s *sub) queue(e *protocol.Event, dirty *[]Sink) {
+	if s.session.seen == e || s.hides(e.Topic) {
+		return
+	}
+	s.session.seen = e
+	s.session.sink.Event(e, s.session.pending == 0)
+	*dirty = append(*dirty, s.session.sink)
+}
+
+// Subscribe adds topics and patterns. The session's Sink gets the gaps, the
+// retained events and, when they are all sent, subscribed with the ref. max
+// bounds the subscriptions of the session; ErrTooMany changes nothing.
+func (s *Session) Subscribe(ref string, wants []Want, max int) error {
+	t := s.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fresh := 0
+	for i, w := range wants {
+		known := s.subs[w.Pattern] != nil
+		for _, earlier := range wants[:i] {
+			known = known || earlier.Pattern == w.Pattern
+		}
+		if !known {
+			fresh++
+		}
+	}
+	if len(s.subs)+fresh > max {
+		return ErrTooMany
+	}
+	joined := make([]*sub, 0, fresh)
+	for _, w := range wants {
+		if s.subs[w.Pattern] == nil {
+			sub := &sub{session: s, want: w}
+			s.subs[w.Pattern] = sub
+			joined = append(joined, sub)
+		}
+	}
+	s.pending += len(joined)
+	t.h.stats.Subscriptions.Add(int64(len(joined)))
+	s.do(func() {
+		s.join(joined, func(r *replay) []byte { return s.subscribed(ref, wants, r) })
+	})
+	return nil
+}
+
+// Unsubscribe takes topics and patterns away, as they were subscribed; others
+// are passed over. The Sink gets unsubscribed with the ref.
+func (s *Session) Unsubscribe(ref string, patterns []string) {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.do(func() {
+		s.t.mu.Lock()
+		s.drop(patterns)
+		s.sink.Control(protocol.Unsubscribed{Ref: ref, Topics: patterns}.Encode(), protocol.Cursor{})
+		s.t.mu.Unlock()
+		s.sink.Flush()
+	})
+}
+
+// Revoke takes away at once what allowed refuses, and says so to the client.
+func (s *Session) Revoke(allowed func(pattern string) bool) {
+	s.t.mu.Lock()
+	var lost []string
+	for p := range s.subs {
+		if !allowed(p) {
+			lost = append(lost, p)
+		}
+	}
+	if lost != nil {
+		slices.Sort(lost)
+		s.drop(lost)
+		s.sink.Control(protocol.Unsubscribed{Topics: lost}.Encode(), protocol.Cursor{})
+	}
+	s.t.mu.Unlock()
+	s.sink.Flush()
+}
+
+// drop ends subscriptions. With the tenant's lock held.
+func (s *Session) drop(patterns []string) {
+	for _, p := range patterns {
+		sub := s.subs[p]
+		if sub == nil {
+			continue
+		}
+		delete(s.subs, p)
+		if sub.state == live {
+			s.t.unlist(sub)
+			s.orphaned(sub)
+		} else if sub.state == joining {
+			s.pending--
+		}
+		sub.state = gone
+		s.t.h.stats.Subscriptions.Add(-1)
+	}
+}
+
+// orphaned: lost was live, and a replay that is just under way for another
+// subscription left the topics to it which both have.
+func (s *Session) orphaned(lost *sub) {
+	for _, other := range s.subs {
+		if other.state == joining && protocol.Overlap(other.want.Pattern, lost.want.Pattern) {
+			s.gap(protocol.Gap{Topic: other.want.Pattern, Since: s.t.cursor().String(), Reason: protocol.GapExpired})
+		}
+	}
+}
+
+func (s *Session) gap(g protocol.Gap) {
+	if g.Reason == protocol.GapEpoch {
+		s.t.h.stats.GapsEpoch.Add(1)
+	} else {
+		s.t.h.stats.GapsExpired.Add(1)
+	}
+	s.sink.Control(g.Encode(), protocol.Cursor{})
+}
+
+// Heartbeat queues a heartbeat, with the position up to which everything that
+// the session subscribed was queued, if there is one now. It does not flush.
+func (s *Session) Heartbeat() {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.sink.Heartbeat(s.complete())
+}
+
+// complete gives the position up to which all subscriptions are complete; zero
+// while one of them is not live. With the tenant's lock held.
+func (s *Session) complete() protocol.Cursor {
+	if !s.t.ok {
+		return protocol.Cursor{}
+	}
+	for _, sub := range s.subs {
+		if sub.state != live {
+			return protocol.Cursor{}
+		}
+	}
+	return s.t.cursor()
+}
+
+// Disproves says whether c is known to be of another epoch than the tenant's log
+// is in now. While that is not known it says no.
+func (s *Session) Disproves(c protocol.Cursor) bool {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	return s.t.ok && c.Epoch != s.t.epoch
+}
+
+// Close ends the session. Nothing is queued to its Sink after Close returned,
+// but for what a replay that is just under way still queues.
+func (s *Session) Close() {
+	t := s.t
+	s.cancel()
+	t.mu.Lock()
+	if s.closed {
+		t.mu.Unlock()
+		return
+	}
+	s.closed = true
+	for _, sub := range s.subs {
+		if sub.state == live {
+			t.unlist(sub)
+		}
+		sub.state = gone
+	}
+	t.h.stats.Subscriptions.Add(-int64(len(s.subs)))
+	clear(s.subs)
+	delete(t.sessions, s)
+	t.mu.Unlock()
+	t.h.stats.Sessions.Add(-1)
+	t.h.left(t)
+}
+
+// do puts op at the end of what the session has to do. With the tenant's lock held.
+func (s *Session) do(op func()) {
+	if s.closed || s.ctx.Err() != nil {
+		return
+	}
+	s.ops = append(s.ops, op)
+	if !s.busy {
+		s.busy = true
+		s.t.h.work.Go(s.run)
+	}
+}
+
+// run is the goroutine of a session: it lives while there is something to do.
+func (s *Session) run() {
+	for {
+		s.t.mu.Lock()
+		if len(s.ops) == 0 || s.closed {
+			s.ops, s.busy = nil, false
+			s.t.mu.Unlock()
+			return
+		}
+		op := s.ops[0]
+		s.ops = s.ops[1:]
+		s.t.mu.Unlock()
+		op()
+	}
+}
+
+// stale marks what is live as complete to c and no further. With the tenant's
+// lock held, by hold, which clears the tenant's lists.
+func (s *Session) stale(c protocol.Cursor) {
+	for _, sub := range s.subs {
+		if sub.state == live {
+			sub.state, sub.want.Since = stale, c
+		}
+	}
+}
+
+// rejoin brings what is stale back. With the tenant's lock held, by settle.
+func (s *Session) rejoin() {
+	missed := false
+	for _, sub := range s.subs {
+		missed = missed || sub.state == stale && sub.want.Since != s.t.cursor()
+	}
+	if missed {
+		s.do(s.catchUp)
+		return
+	}
+	for _, sub := range s.subs {
+		if sub.state == stale {
+			s.t.list(sub)
+		}
+	}
+}
+
+// catchUp replays to what is stale what it missed.
+func (s *Session) catchUp() {
+	s.t.mu.Lock()
+	var again []*sub
+	for _, sub := range s.subs {
+		if sub.state == stale {
+			sub.state = joining
+			s.pending++
+			again = append(again, sub)
+		}
+	}
+	s.t.mu.Unlock()
+	if again != nil {
+		s.join(again, nil)
+	}
+}
+
+// list makes a subscription live, unlist ends that. With mu held.
+func (t *tenant) list(s *sub) {
+	m := t.exact
+	if protocol.IsPattern(s.want.Pattern) {
+		m = t.wild
+	}
+	subs := m[s.want.Pattern]
+	s.index, s.state, s.owner = len(subs), live, true
+	m[s.want.Pattern] = append(subs, s)
+	if len(subs) == 0 {
+		t.h.stats.Topics.Add(1)
+	}
+}
+
+func (t *tenant) unlist(s *sub) {
+	m := t.exact
+	if protocol.IsPattern(s.want.Pattern) {
+		m = t.wild
+	}
+	subs := m[s.want.Pattern]
+	last := len(subs) - 1
+	subs[s.index] = subs[last]
+	subs[s.index].index = s.index
+	subs[last] = nil
+	if last == 0 {
+		delete(m, s.want.Pattern)
+		t.h.stats.Topics.Add(-1)
+	} else {
+		m[s.want.Pattern] = subs[:last]
+	}
+}
