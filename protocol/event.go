@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"encoding/json"
 	"sync/atomic"
 	"time"
 )
@@ -82,4 +83,17 @@ func (e *Event) Frame(enc Encoding) []byte {
 	}
 	slot.CompareAndSwap(nil, &f)
 	return *slot.Load()
+}
+
+// Meta reads time and source from the event's JSON. The time is zero where it
+// cannot be read, which a log does not let happen.
+func (e *Event) Meta() (at time.Time, source string) {
+	var m struct {
+		Time   string `json:"time"`
+		Source string `json:"source"`
+	}
+	if json.Unmarshal(e.JSON, &m) == nil {
+		at, _ = time.Parse(time.RFC3339Nano, m.Time)
+	}
+	return at, m.Source
 }

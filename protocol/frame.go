@@ -48,6 +48,15 @@ func AppendTextFrame(b, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// AppendCloseFrame appends a WebSocket close frame (RFC 6455, section 5.5.1).
+func AppendCloseFrame(b []byte, code CloseCode) []byte {
+	const finClose = 0x88
+	reason := code.Reason()
+	b = append(b, finClose, byte(2+len(reason)))
+	b = binary.BigEndian.AppendUint16(b, uint16(code))
+	return append(b, reason...)
+}
+
 // ControlName is the SSE event name of every message that is not an event.
 const ControlName = "control"
 

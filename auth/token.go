@@ -1,0 +1,62 @@
+package auth
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/pushhub/pushhub/protocol"
+)
+
+const (
+	// BearerProtocol + token is a WebSocket subprotocol that a client offers to
+	// hand in its token. The hub never selects it.
+	BearerProtocol = "pushhub.bearer."
+	// TenantHeader names the tenant of a request, as ?tenant= does.
+	TenantHeader = "X-Tenant-Id"
+)
+
+// FromRequest gives the token of a request and where it was: the first of
+// ?token=, an Authorization header of the scheme Bearer (in any case), and a
+// subprotocol BearerProtocol + token. What is empty counts as absent. Without a
+// token it gives "" and headers.
+func FromRequest(r *http.Request) (token string, origin protocol.Origin) {
+	for _, token := range r.URL.Query()["token"] {
+		if token != "" {
+			return token, protocol.InQuery
+		}
+	}
+	for _, credentials := range r.Header.Values("Authorization") {
+		scheme, token, _ := strings.Cut(strings.TrimSpace(credentials), " ")
+		if token = strings.TrimSpace(token); token != "" && strings.EqualFold(scheme, "Bearer") {
+			return token, protocol.InHeaders
+		}
+	}
+	for _, list := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for offer := range strings.SplitSeq(list, ",") {
+			if token, ok := strings.CutPrefix(strings.TrimSpace(offer), BearerProtocol); ok && token != "" {
+				return token, protocol.InHeaders
+			}
+		}
+	}
+	return "", protocol.InHeaders
+}
+
+// TenantFromRequest gives the tenant that a request names by ?tenant= or
+// X-Tenant-Id, "" if neither does; what is empty counts as absent. Whether it is
+// well-formed and may be used is for Identity.For to say. The error, for names
+// that differ, is a *protocol.Error, bad_request.
+func TenantFromRequest(r *http.Request) (string, error) {
+	named := ""
+	for _, names := range [][]string{r.URL.Query()["tenant"], r.Header.Values(TenantHeader)} {
+		for _, name := range names {
+			switch {
+			case name == "" || name == named:
+			case named == "":
+				named = name
+			default:
+				return "", WithOrigin(badRequest("tenant", protocol.IsConflict, "?tenant= and X-Tenant-Id name different tenants"), protocol.InQuery)
+			}
+		}
+	}
+	return named, nil
+}

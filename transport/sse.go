@@ -1,0 +1,184 @@
+package transport
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pushhub/pushhub/auth"
+	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/wire"
+)
+
+// serveSSE takes an EventSource. It gives up for ever on any status but 200, so
+// only what a person or a new token must mend is refused with one; what passes
+// by itself is a stream that says bye.
+func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
+	id, wish, enc, err := s.admitSSE(r)
+	if err != nil {
+		if e := s.public(err, about(r)); e.Code != protocol.Unavailable && e.Code != protocol.TooManyRequests {
+			s.refuse(w, r, "sse", err)
+			return
+		}
+	}
+	if err == nil && s.finished(r, id, wish) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	if r.Method == http.MethodHead {
+		return
+	}
+	if id == nil {
+		id = &auth.Identity{}
+	}
+	c, opts := s.newClient(r, id, enc, byeBlocks)
+	conn, wait, hijackErr := openStream(w, r, opts)
+	if hijackErr != nil {
+		s.fail(w, r, hijackErr)
+		return
+	}
+	c.info.accepted(http.StatusOK)
+	defer wait()
+	if code := s.full(); err != nil || code != 0 {
+		if code == 0 {
+			code = s.public(err, c.info).Code.CloseCode()
+		}
+		s.metrics.connects.WithLabelValues("sse", code.Reason()).Inc()
+		conn.Close(code)
+		return
+	}
+	defer c.end()
+	conn.Raw(protocol.AppendRetry(nil, 1500*time.Millisecond+rand.N(2*time.Second)))
+	if !c.start(conn, wish.since) {
+		return
+	}
+	wants, _ := wish.wants(id, protocol.InQuery) // admitSSE checked it
+	if err := c.session.Subscribe("", wants, s.limits.Topics); err != nil {
+		conn.Close(protocol.CloseBadRequest) // cannot be: wishOf bounds the topics
+	}
+	wait()
+}
+
+// admitSSE says who connects and what is wanted, or why not.
+func (s *Server) admitSSE(r *http.Request) (*auth.Identity, wish, protocol.Encoding, error) {
+	id, err := s.identify(r)
+	if err != nil {
+		return nil, wish{}, 0, err
+	}
+	q, err := parseQuery(r)
+	if err != nil {
+		return nil, wish{}, 0, err
+	}
+	w, err := s.wishOf(r, q, id, true)
+	if err != nil {
+		return nil, w, 0, err
+	}
+	if len(w.patterns) == 0 {
+		return nil, w, 0, badQuery("topics", protocol.Required, "topics is missing")
+	}
+	enc := protocol.SSE
+	if named, err := q.flag("named"); err != nil {
+		return nil, w, 0, err
+	} else if named {
+		enc = protocol.SSENamed
+	}
+	_, err = w.wants(id, protocol.InQuery)
+	return id, w, enc, err
+}
+
+// finished says whether the client can stop: it asks for one job, whose last
+// event is final and not after the client's cursor.
+func (s *Server) finished(r *http.Request, id *auth.Identity, w wish) bool {
+	if w.since.IsZero() || len(w.patterns) != 1 || protocol.IsPattern(w.patterns[0]) || !strings.HasPrefix(w.patterns[0], protocol.JobsPrefix) {
+		return false
+	}
+	done, err := s.opts.Hub.Finished(r.Context(), id.Tenant, w.patterns[0], w.since)
+	return err == nil && done // when in doubt the stream tells
+}
+
+// byeBlocks gives a fresh retry and bye. Its id is the client's position.
+func byeBlocks(m protocol.Bye) []byte {
+	b := protocol.AppendRetry(nil, m.Retry)
+	return protocol.AppendSSE(b, m.Cursor.String(), protocol.ControlName, m.Encode())
+}
+
+// openStream takes over the connection of r and begins the answer. wait blocks
+// until the client is gone or the Conn has ended, and may be called again.
+func openStream(w http.ResponseWriter, r *http.Request, opts wire.Options) (conn *wire.Conn, wait func(), err error) {
+	if r.ProtoMajor != 1 {
+		stream := &h2stream{w: w, rc: http.NewResponseController(w)}
+		conn = wire.New(stream, nil, opts)
+		w.WriteHeader(http.StatusOK)
+		return conn, func() {
+			select {
+			case <-r.Context().Done():
+				conn.Abort()
+			case <-conn.Done():
+			}
+			stream.leave()
+		}, nil
+	}
+	socket, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, nil, fmt.Errorf("take over the connection: %w", err)
+	}
+	conn = wire.New(socket, plainTCP(socket), opts)
+	var head bytes.Buffer
+	head.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: ")
+	head.WriteString(time.Now().UTC().Format(http.TimeFormat))
+	head.WriteString("\r\n")
+	_ = w.Header().Write(&head) // into memory
+	head.WriteString("\r\n")
+	conn.Raw(head.Bytes())
+	return conn, func() {
+		_, _ = io.Copy(io.Discard, socket) // until the client closes, or the Conn does
+		conn.Abort()
+	}, nil
+}
+
+// h2stream is the sending half of an HTTP/2 stream. It must not be written to
+// once its handler has left.
+type h2stream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+
+	mu   sync.Mutex // held while writing
+	left bool       // guarded by mu
+}
+
+func (h *h2stream) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.left {
+		return 0, io.ErrClosedPipe
+	}
+	n, err := h.w.Write(p)
+	if err == nil {
+		err = h.rc.Flush()
+	}
+	return n, err
+}
+
+func (h *h2stream) SetWriteDeadline(t time.Time) error { return h.rc.SetWriteDeadline(t) }
+
+// Close implements wire.Socket. The handler ends the stream by leaving.
+func (h *h2stream) Close() error { return nil }
+
+// leave waits for a write under way, which is cut short, and ends all others.
+func (h *h2stream) leave() {
+	_ = h.rc.SetWriteDeadline(time.Now()) // fails only when the stream is gone, and then a write does too
+	h.mu.Lock()
+	h.left = true
+	h.mu.Unlock()
+}

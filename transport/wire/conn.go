@@ -1,0 +1,420 @@
+// Package wire brings bytes to sockets. A Conn is the sending half of one
+// client's connection: frames that are made once and shared wait in its outbox
+// and are written in order, several with one call; who is behind is found out by
+// the socket itself.
+//
+// Where there is a plain TCP socket (Linux) a Conn writes to it directly and
+// without blocking, from the goroutine that flushes; only while the socket is
+// full a goroutine waits for it. Any other connection (TLS, HTTP/2, other
+// systems) is written by a goroutine that lives while there is something to
+// write. Both have the same outbox, order and tests.
+package wire
+
+import (
+	"context"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// Options of a Conn.
+type Options struct {
+	Encoding  protocol.Encoding
+	MaxEvents int           // live events that may wait; 0: no bound
+	MaxBytes  int           // their bytes
+	Stall     time.Duration // a write that makes no progress for so long ends the connection
+	// Bye makes the last frames of a connection that the hub closes.
+	Bye func(code protocol.CloseCode, position protocol.Cursor) []byte
+	// Delivered is called for each live event that was written completely, and
+	// Conflated when an event superseded another. They only count: they are
+	// called under the Conn's lock.
+	Delivered func(e *protocol.Event)
+	Conflated func()
+}
+
+// Socket is what a Conn writes to. Write may be given several frames in a row;
+// SetWriteDeadline may do nothing.
+type Socket interface {
+	io.WriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
+const (
+	batchFrames  = 64
+	batchBytes   = 128 << 10
+	behindFrames = 16              // of a Conn that cannot ask its socket
+	linger       = 5 * time.Second // for the client to close after bye
+)
+
+// Conn is the sending half of one connection. It implements hub.Sink. All its
+// methods may be called by several goroutines at once.
+type Conn struct {
+	// fixed after construction
+	opts   Options
+	socket Socket
+	direct direct        // writes without blocking; zero where that cannot be had
+	done   chan struct{} // closed when the connection has ended
+	quit   func()        // closes done, once
+
+	mu      sync.Mutex
+	out     hub.Outbox
+	flight  []hub.Entry // taken from out, not completely written
+	part    int         // bytes of flight[0] that are written
+	busy    bool        // somebody writes
+	blocked bool        // the socket was full, and is not drained since
+	ending  bool        // bye is queued: nothing is added any more
+	lastly  bool        // close the socket when everything is written
+	closed  bool
+	code    protocol.CloseCode // why the hub closed it; 0: it did not
+	reached protocol.Cursor    // position of the client after what is completely written
+	room    chan struct{}      // closed when no replay waits; nil: nobody asks
+	touched time.Time          // when something was queued last
+	stats   Stats
+}
+
+// Stats is what a connection has carried.
+type Stats struct {
+	Events int   // completely written
+	Bytes  int64 // written
+}
+
+// New makes a Conn that writes to socket. tcp is the plain TCP connection under
+// it, if the socket adds nothing to it, else nil.
+func New(socket Socket, tcp *net.TCPConn, opts Options) *Conn {
+	c := &Conn{opts: opts, socket: socket, done: make(chan struct{}), touched: time.Now()}
+	c.quit = sync.OnceFunc(func() { close(c.done) })
+	c.out.MaxEvents, c.out.MaxBytes = opts.MaxEvents, opts.MaxBytes
+	if tcp != nil {
+		c.direct = newDirect(tcp)
+	}
+	return c
+}
+
+// Event implements hub.Sink. Over the budget the connection ends as a slow consumer.
+func (c *Conn) Event(e *protocol.Event, id bool) {
+	enc := c.opts.Encoding
+	if !id {
+		enc = enc.WithoutID()
+	}
+	frame := e.Frame(enc)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ending {
+		return
+	}
+	conflated, ok := c.out.Event(e, frame, id, c.behind())
+	if !ok {
+		c.end(protocol.SlowConsumer)
+		return
+	}
+	if conflated {
+		c.opts.Conflated()
+	}
+	c.touched = time.Now()
+}
+
+// behind says whether an earlier write to the client is unfinished.
+func (c *Conn) behind() bool {
+	if c.direct.ok() {
+		return c.blocked
+	}
+	return c.busy && c.out.Len() >= behindFrames
+}
+
+// Retained implements hub.Sink.
+func (c *Conn) Retained(e *protocol.Event, id bool) {
+	enc := c.opts.Encoding
+	if !id {
+		enc = enc.WithoutID()
+	}
+	frame := e.Frame(enc)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ending {
+		c.out.Retained(e, frame, id)
+		c.touched = time.Now()
+	}
+}
+
+// Control implements hub.Sink.
+func (c *Conn) Control(message []byte, id protocol.Cursor) {
+	var frame []byte
+	if c.opts.Encoding == protocol.WebSocket {
+		frame = protocol.AppendTextFrame(nil, message)
+	} else {
+		frame = protocol.AppendSSE(nil, id.String(), protocol.ControlName, message)
+	}
+	c.raw(frame, id)
+}
+
+// Heartbeat implements hub.Sink. Over SSE one without a position is a comment.
+func (c *Conn) Heartbeat(cursor protocol.Cursor) {
+	if cursor.IsZero() && c.opts.Encoding != protocol.WebSocket {
+		c.Raw(protocol.AppendComment(nil))
+		return
+	}
+	c.Control(protocol.Heartbeat{Cursor: cursor}.Encode(), cursor)
+}
+
+// Raw queues a ready frame. It is not copied.
+func (c *Conn) Raw(frame []byte) { c.raw(frame, protocol.Cursor{}) }
+
+func (c *Conn) raw(frame []byte, position protocol.Cursor) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ending {
+		c.out.Control(frame, position)
+		c.touched = time.Now()
+	}
+}
+
+// Idle gives for how long nothing was queued; 0 while something waits.
+func (c *Conn) Idle() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy || c.out.Len() > 0 {
+		return 0
+	}
+	return time.Since(c.touched)
+}
+
+// Waiting gives the bytes that wait to be written.
+func (c *Conn) Waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Bytes()
+}
+
+// Stats gives what was written so far.
+func (c *Conn) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stats
+}
+
+// Room implements hub.Sink.
+func (c *Conn) Room(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		if c.ending || c.out.Replaying() == 0 {
+			c.mu.Unlock()
+			return ctx.Err()
+		}
+		if c.room == nil {
+			c.room = make(chan struct{})
+		}
+		room := c.room
+		c.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Close ends the connection from the hub's side: what waits is dropped, a frame
+// that is partly written is completed, bye follows, and the socket is closed
+// when it is written, at the latest after some seconds. The first code counts.
+func (c *Conn) Close(code protocol.CloseCode) {
+	c.mu.Lock()
+	c.end(code)
+	c.mu.Unlock()
+	c.Flush()
+}
+
+// end: with mu held.
+func (c *Conn) end(code protocol.CloseCode) {
+	if c.ending {
+		return
+	}
+	c.ending, c.code, c.lastly = true, code, true
+	c.out.Drop()
+	position := c.reached
+	for i := range c.flight { // it is written before bye
+		if !c.flight[i].Cursor.IsZero() {
+			position = c.flight[i].Cursor
+		}
+	}
+	c.out.Control(c.opts.Bye(code, position), protocol.Cursor{})
+	c.roomy()
+	time.AfterFunc(linger, c.Abort)
+}
+
+// Abort closes the socket at once.
+func (c *Conn) Abort() {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return
+	}
+	c.closed, c.ending = true, true
+	c.out.Drop()
+	c.flight = nil
+	c.roomy()
+	c.mu.Unlock()
+	_ = c.socket.Close() // its errors say nothing that a reader of the socket does not see
+	c.quit()
+}
+
+// Done is closed when the connection has ended.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// Code gives why the hub closed the connection; 0 while it did not.
+func (c *Conn) Code() protocol.CloseCode {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.code
+}
+
+func (c *Conn) roomy() {
+	if c.room != nil {
+		close(c.room)
+		c.room = nil
+	}
+}
+
+// Flush implements hub.Sink.
+func (c *Conn) Flush() {
+	c.mu.Lock()
+	if c.busy || c.closed || c.out.Len() == 0 && len(c.flight) == 0 {
+		c.mu.Unlock()
+		return
+	}
+	c.busy = true
+	c.mu.Unlock()
+	if !c.direct.ok() || !c.write(c.direct.try) {
+		go c.write(c.wait)
+	}
+}
+
+// write writes until nothing waits; it is false when the socket is full. Only
+// one goroutine is in it at a time: the one that set busy.
+func (c *Conn) write(put func(frames [][]byte) (int, error)) bool {
+	var space [batchFrames][]byte
+	for {
+		c.mu.Lock()
+		if len(c.flight) == 0 && !c.closed {
+			if c.flight == nil {
+				c.flight = make([]hub.Entry, 0, 4)
+			}
+			if n := c.out.Len(); n > cap(c.flight) && cap(c.flight) < batchFrames {
+				c.flight = make([]hub.Entry, 0, min(n, batchFrames))
+			}
+			c.flight, c.part = c.out.Take(c.flight[:0], batchBytes), 0
+			if c.out.Replaying() == 0 {
+				c.roomy()
+			}
+		}
+		if len(c.flight) == 0 {
+			c.busy, c.blocked = false, false
+			if cap(c.flight) > 4 {
+				c.flight = nil
+			}
+			last := c.lastly && !c.closed
+			c.mu.Unlock()
+			if last {
+				c.shut()
+			}
+			return true
+		}
+		frames := space[:0]
+		for i, e := range c.flight {
+			if i == 0 {
+				e.Frame = e.Frame[c.part:]
+			}
+			frames = append(frames, e.Frame)
+		}
+		c.mu.Unlock()
+		n, err := put(frames)
+		c.written(n)
+		if err == errFull {
+			return false
+		}
+		if err != nil {
+			c.stalled(err)
+			c.mu.Lock()
+			c.busy = false
+			c.mu.Unlock()
+			c.Abort()
+			return true
+		}
+	}
+}
+
+// stalled notes why a write failed that took too long.
+func (c *Conn) stalled(err error) {
+	if te, ok := err.(net.Error); ok && te.Timeout() {
+		c.mu.Lock()
+		if c.code == 0 {
+			c.code = protocol.SlowConsumer
+		}
+		c.mu.Unlock()
+	}
+}
+
+// written accounts for n more bytes of flight.
+func (c *Conn) written(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Bytes += int64(n)
+	n += c.part
+	c.part = 0
+	for i, e := range c.flight {
+		if n < len(e.Frame) {
+			c.part = n
+			c.blocked = true
+			c.flight = c.flight[i:]
+			return
+		}
+		n -= len(e.Frame)
+		if !e.Cursor.IsZero() {
+			c.reached = e.Cursor
+		}
+		if e.Event != nil {
+			c.stats.Events++
+			if e.Live() {
+				c.opts.Delivered(e.Event)
+			}
+		}
+	}
+	c.flight = c.flight[:0]
+}
+
+// wait writes frames, waiting while the socket is full.
+func (c *Conn) wait(frames [][]byte) (int, error) {
+	if c.opts.Stall > 0 {
+		_ = c.socket.SetWriteDeadline(time.Now().Add(c.opts.Stall)) // a closed socket says so when written
+	}
+	if c.direct.ok() {
+		return c.direct.wait(frames)
+	}
+	total := 0
+	if len(frames) > 1 { // one write, one record of TLS, one flush
+		var joined []byte
+		for _, f := range frames {
+			joined = append(joined, f...)
+		}
+		frames = [][]byte{joined}
+	}
+	for _, f := range frames {
+		n, err := c.socket.Write(f)
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+// shut ends the sending side after bye: the client closes, or the timer does.
+func (c *Conn) shut() {
+	if half, ok := c.socket.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+		return
+	}
+	c.Abort()
+}

@@ -1,0 +1,338 @@
+package transport
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/coder/websocket"
+
+	"github.com/pushhub/pushhub/auth"
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/wire"
+)
+
+// subprotocol is the version of the WebSocket protocol that the hub speaks.
+const subprotocol = "pushhub.v1"
+
+// maxBadMessages is how many malformed messages in a row close a connection.
+const maxBadMessages = 10
+
+// serveWS takes a WebSocket. What is refused is refused before the upgrade, as
+// HTTP; only a page of an allowed origin, which could not see that, is upgraded
+// and told by the close code.
+func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
+	if err := s.checkOrigin(r); err != nil {
+		s.refuse(w, r, "websocket", err)
+		return
+	}
+	id, wish, err := s.admitWS(r)
+	if shape := checkUpgrade(w, r); shape != nil {
+		if err == nil || r.Header.Get("Origin") != "" {
+			err = shape
+		}
+		s.refuse(w, r, "websocket", err)
+		return
+	}
+	if err != nil && r.Header.Get("Origin") == "" {
+		s.refuse(w, r, "websocket", err)
+		return
+	}
+	if err != nil {
+		id = &auth.Identity{}
+	}
+	bye := byeFrames
+	if err != nil {
+		bye = func(m protocol.Bye) []byte { return append(errorFrame(s.public(err, about(r))), byeFrames(m)...) }
+	}
+	c, opts := s.newClient(r, id, protocol.WebSocket, bye)
+	take := &takeover{ResponseWriter: w, opts: opts}
+	ws, acceptErr := websocket.Accept(take, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{subprotocol},
+		InsecureSkipVerify: true, // checkOrigin did it
+		OnPingReceived:     func(context.Context, []byte) bool { c.hear(); return true },
+		OnPongReceived:     func(context.Context, []byte) { c.hear() },
+	})
+	if acceptErr != nil {
+		c.info.report()
+		return
+	}
+	defer func() { _ = ws.CloseNow() }() // frees what coder keeps; take.conn is closed already
+	ws.SetReadLimit(-1)                  // read bounds messages itself, to say bye first
+	c.info.accepted(http.StatusSwitchingProtocols)
+	if err != nil {
+		e := s.public(err, c.info)
+		s.metrics.connects.WithLabelValues("websocket", string(e.Code)).Inc()
+		take.conn.Close(e.Code.CloseCode())
+		drain(ws)
+		take.conn.Abort()
+		return
+	}
+	c.ping = func() { take.conn.Raw(pingFrame); take.conn.Flush() }
+	defer c.end()
+	if !c.start(take.conn, protocol.Cursor{}) {
+		drain(ws)
+		return
+	}
+	if len(wish.patterns) > 0 {
+		wants, _ := wish.wants(id, protocol.InQuery) // admitWS checked it
+		if err := c.session.Subscribe("", wants, s.limits.Topics); err != nil {
+			c.refuse("", err)
+		}
+	}
+	c.read(ws)
+}
+
+// admitWS says who connects and what is wanted, or why not.
+func (s *Server) admitWS(r *http.Request) (*auth.Identity, wish, error) {
+	id, err := s.identify(r)
+	if err != nil {
+		return nil, wish{}, err
+	}
+	q, err := parseQuery(r)
+	if err != nil {
+		return nil, wish{}, err
+	}
+	w, err := s.wishOf(r, q, id, false)
+	if err != nil {
+		return nil, w, err
+	}
+	if _, err := w.wants(id, protocol.InQuery); err != nil {
+		return nil, w, err
+	}
+	if code := s.full(); code != 0 {
+		return nil, w, protocol.Errorf(protocol.Unavailable, protocol.InInternal, "", "", "no more connections here: %s", code.Reason())
+	}
+	return id, w, nil
+}
+
+// refuse answers a handshake that is not taken.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, transport string, err error) {
+	s.metrics.connects.WithLabelValues(transport, string(s.public(err, about(r)).Code)).Inc()
+	s.fail(w, r, err)
+}
+
+// checkUpgrade says what is wrong with a request as a WebSocket handshake (RFC
+// 6455, section 4.2.1).
+func checkUpgrade(w http.ResponseWriter, r *http.Request) error {
+	bad := func(header string, reason protocol.Reason, text string) error {
+		return protocol.Errorf(protocol.BadRequest, protocol.InHeaders, header, reason, "%s", text)
+	}
+	if !headerHas(r, "Connection", "upgrade") || !headerHas(r, "Upgrade", "websocket") {
+		w.Header().Set("Upgrade", "websocket")
+		return bad("Upgrade", protocol.Required, "this path is for WebSockets")
+	}
+	if r.Header.Get("Sec-WebSocket-Version") != "13" {
+		w.Header().Set("Sec-WebSocket-Version", "13")
+		return bad("Sec-WebSocket-Version", protocol.NotSupported, "only version 13 is supported")
+	}
+	keys := r.Header.Values("Sec-WebSocket-Key")
+	if len(keys) != 1 {
+		return bad("Sec-WebSocket-Key", protocol.Required, "one Sec-WebSocket-Key is needed")
+	}
+	if key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(keys[0])); err != nil || len(key) != 16 {
+		return bad("Sec-WebSocket-Key", protocol.Malformed, "Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	offered := slices.DeleteFunc(headerTokens(r, "Sec-WebSocket-Protocol"), func(p string) bool {
+		return strings.HasPrefix(p, auth.BearerProtocol)
+	})
+	if len(offered) > 0 && !slices.Contains(offered, subprotocol) {
+		return bad("Sec-WebSocket-Protocol", protocol.NotSupported, "the hub speaks "+subprotocol)
+	}
+	return nil
+}
+
+func headerTokens(r *http.Request, name string) []string {
+	var all []string
+	for _, v := range r.Header.Values(name) {
+		for t := range strings.SplitSeq(v, ",") {
+			if t = strings.TrimSpace(t); t != "" {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+func headerHas(r *http.Request, name, token string) bool {
+	return slices.ContainsFunc(headerTokens(r, name), func(t string) bool { return strings.EqualFold(t, token) })
+}
+
+// read takes the client's messages until the connection ends.
+func (c *client) read(ws *websocket.Conn) {
+	limit := int64(c.s.limits.MessageBytes)
+	bad := 0
+	for {
+		kind, body, err := ws.Reader(context.Background()) // it ends with the socket
+		if err != nil {
+			c.because(whyRead(err))
+			return
+		}
+		message, err := io.ReadAll(io.LimitReader(body, limit+1))
+		if err != nil {
+			c.because(whyRead(err))
+			return
+		}
+		c.hear()
+		if int64(len(message)) > limit {
+			c.conn.Close(protocol.MessageTooBig)
+			drainBody(body)
+			drain(ws)
+			return
+		}
+		if e := c.obey(kind, message); e != nil {
+			if bad++; bad >= maxBadMessages {
+				c.conn.Close(protocol.CloseBadRequest)
+				drain(ws)
+				return
+			}
+			continue
+		}
+		bad = 0
+	}
+}
+
+// whyRead names the end of a connection for the log.
+func whyRead(err error) string {
+	var closed websocket.CloseError
+	switch {
+	case errors.As(err, &closed):
+		return "client_closed"
+	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+		return "client_gone"
+	}
+	return "client_error"
+}
+
+// drain reads until the client has closed, for a connection that says bye: a
+// socket closed with unread bytes is reset, and bye is lost.
+func drain(ws *websocket.Conn) {
+	for {
+		_, body, err := ws.Reader(context.Background())
+		if err != nil {
+			return
+		}
+		drainBody(body)
+	}
+}
+
+func drainBody(body io.Reader) { _, _ = io.Copy(io.Discard, body) } // its error is the next Reader's
+
+// obey does what a message asks for. The error is given for a malformed one,
+// which has been answered.
+func (c *client) obey(kind websocket.MessageType, message []byte) *protocol.Error {
+	var cmd protocol.Command
+	e := protocol.Errorf(protocol.BadRequest, protocol.InMessage, "message", protocol.NotSupported, "binary messages are not supported")
+	if kind == websocket.MessageText {
+		cmd, e = protocol.ParseCommand(message)
+	}
+	if e != nil {
+		c.refuse(cmd.Ref, e)
+		return e
+	}
+	switch cmd.Op {
+	case protocol.OpPing:
+		c.conn.Control(protocol.Pong{Ref: cmd.Ref}.Encode(), protocol.Cursor{})
+		c.conn.Flush()
+	case protocol.OpSubscribe:
+		if err := c.subscribe(cmd); err != nil {
+			c.refuse(cmd.Ref, err)
+		}
+	case protocol.OpUnsubscribe:
+		names := make([]string, len(cmd.Topics))
+		for i, t := range cmd.Topics {
+			names[i] = t.Topic
+		}
+		c.session.Unsubscribe(cmd.Ref, names)
+	case protocol.OpAuth:
+		if err := c.authenticate(cmd); err != nil {
+			c.refuse(cmd.Ref, err)
+		}
+	}
+	return nil
+}
+
+func (c *client) refuse(ref string, err error) {
+	c.conn.Control(protocol.ErrorMessage{Ref: ref, Error: c.s.public(err, c.info)}.Encode(), protocol.Cursor{})
+	c.conn.Flush()
+}
+
+func (c *client) subscribe(cmd protocol.Command) error {
+	id := c.who()
+	wants := make([]hub.Want, len(cmd.Topics))
+	for i, t := range cmd.Topics {
+		var err error
+		if wants[i], err = grant(id, t, protocol.InMessage); err != nil {
+			return err
+		}
+	}
+	return c.session.Subscribe(cmd.Ref, wants, c.s.limits.Topics)
+}
+
+func (c *client) authenticate(cmd protocol.Command) error {
+	id, err := c.s.opts.Verifier.Verify(context.Background(), cmd.Token)
+	c.s.metrics.authenticated(err)
+	if err == nil {
+		id, err = id.For(c.who().Tenant)
+	}
+	if err != nil {
+		return auth.WithOrigin(err, protocol.InMessage)
+	}
+	if err := c.renew(id); err != nil {
+		return err
+	}
+	c.conn.Control(protocol.Authenticated{Ref: cmd.Ref, ExpiresAt: id.ExpiresAt}.Encode(), protocol.Cursor{})
+	c.conn.Flush()
+	return nil
+}
+
+// pingFrame is a WebSocket ping without payload.
+var pingFrame = []byte{0x89, 0}
+
+func errorFrame(e *protocol.Error) []byte {
+	return protocol.AppendTextFrame(nil, protocol.ErrorMessage{Error: e}.Encode())
+}
+
+// byeFrames gives bye and the close frame after it.
+func byeFrames(m protocol.Bye) []byte {
+	b := protocol.AppendTextFrame(nil, m.Encode())
+	return protocol.AppendCloseFrame(b, m.Code)
+}
+
+// takeover hands coder/websocket a connection whose writes join the ordered way
+// of the Conn, so that its pongs and close frames never cut into another frame.
+type takeover struct {
+	http.ResponseWriter
+	opts wire.Options
+	conn *wire.Conn
+}
+
+// Hijack implements http.Hijacker.
+func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	socket, rw, err := http.NewResponseController(t.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	t.conn = wire.New(socket, plainTCP(socket), t.opts)
+	ordered := orderedConn{socket, t.conn}
+	return ordered, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(ordered, 512)), nil
+}
+
+// orderedConn is a socket whose writes are queued in its Conn.
+type orderedConn struct {
+	net.Conn
+	conn *wire.Conn
+}
+
+func (c orderedConn) Write(p []byte) (int, error) {
+	c.conn.Raw(append([]byte(nil), p...))
+	c.conn.Flush()
+	return len(p), nil
+}
