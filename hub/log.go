@@ -29,8 +29,10 @@ type Log interface {
 	// Publish appends events, all or none, and gives their cursors in order. One
 	// whose Dedupe was published to the same topic within ten minutes is not
 	// appended again: it gets the first one's cursor. When Publish returns
-	// without an error the events are in the log, and are on their way to every
-	// Listener that watches the tenant. It never repeats an attempt by itself.
+	// without an error the events are in the log, neighbours in the sequence, and
+	// are on their way to every Listener that watches the tenant. It never repeats
+	// an attempt by itself. A context that ends meanwhile leaves ErrUnknown; one
+	// that ended before changes nothing.
 	Publish(ctx context.Context, tenant string, events []protocol.Publication) ([]protocol.Cursor, error)
 
 	// Look gives one atomic view of the tenant as it is now, newer than
@@ -41,12 +43,14 @@ type Log interface {
 	// Listen sets who is told of events. It is called once, before Watch.
 	Listen(Listener)
 	// Watch asks for the tenant's events: sooner or later the Listener gets
-	// Covered. Unwatch ends that; after it Covered needs a new Watch. They do
-	// not block, and are not called while the tenant is in that state already.
+	// Covered. Unwatch ends that; after it a Live that was under way may still
+	// come, and Covered needs a new Watch. They do not block, and are not called
+	// while the tenant is in that state already.
 	Watch(tenant string)
 	Unwatch(tenant string)
 	// Reset replaces the means by which the tenant's events come, which have
 	// proved deaf: the Listener gets Lost and later Covered. It does not block.
+	// For a tenant that is not watched it does nothing.
 	Reset(tenant string)
 }
 
@@ -54,6 +58,7 @@ type Log interface {
 // calls come one after the other; they return soon and do no I/O.
 type Listener interface {
 	// Covered: every event published from now on will come to Live, until Lost.
+	// It may come again without a Lost in between.
 	Covered(tenant string)
 	// Lost: events may be missing from now on, until Covered.
 	Lost(tenant string)
@@ -76,9 +81,9 @@ type Query struct {
 	Topics []TopicQuery
 }
 
-// TopicQuery asks for retained events of one topic: those with After < seq ≤ To,
-// oldest first, at most Limit; or, with Newest > 0, the newest of all, oldest
-// first.
+// TopicQuery asks for retained events of one topic, oldest first: those with
+// After < seq ≤ To (0: the head), at most Limit (0: no bound); or, with
+// Newest > 0, whatever the others say, the newest of all.
 type TopicQuery struct {
 	Topic     string
 	After, To uint64
@@ -89,11 +94,11 @@ type TopicQuery struct {
 // View is the state of a tenant at one moment.
 type View struct {
 	Epoch     string
-	PrevEpoch string // the epoch before it, "" if there was none or its log is gone
-	Base      uint64 // seq at which Epoch began: events up to it are of older epochs
-	Head      uint64 // seq of the newest event, 0 before the first
-	Floor     uint64 // events up to it may have been forgotten with their topics
-	Index     []TopicLast
+	PrevEpoch string      // the epoch before it, "" if there was none or its log is gone
+	Base      uint64      // seq at which Epoch began: events up to it are of older epochs
+	Head      uint64      // seq of the newest event, 0 before the first
+	Floor     uint64      // events up to it may have been forgotten with their topics
+	Index     []TopicLast // in any order
 	Topics    []TopicView // in the order of Query.Topics
 }
 
@@ -108,7 +113,8 @@ type TopicLast struct {
 type TopicView struct {
 	Last   uint64 // seq of its newest event, retained or not; 0: the log does not know the topic (see View.Floor)
 	Events []*protocol.Event
-	// More: the log stopped before all that was asked for, at Limit or at a
-	// bound of its own on the bytes of one answer. There is at least one event.
+	// More: there is more of what was asked for; the log stopped at Limit, or at
+	// a bound of its own of about 1 MiB for the events of one answer. Events has
+	// the oldest, at least one.
 	More bool
 }
