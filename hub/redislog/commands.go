@@ -1,0 +1,276 @@
+package redislog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+const (
+	// maxLook bounds the bytes of events in one answer to Look.
+	maxLook = 1 << 20
+	// lookTries bounds how often Look sees a new epoch due, begins it, and looks
+	// again: more than once takes a failover in between.
+	lookTries = 4
+)
+
+// keys are the names of what belongs to a tenant; prefix ends in a colon.
+type keys struct{ prefix string }
+
+func keysOf(tenant string) keys { return keys{"pushhub:{" + tenant + "}:"} }
+
+func (k keys) stream(topic string) string     { return k.prefix + "s:" + topic }
+func (k keys) dedupe(topic, id string) string { return k.prefix + "d:" + topic + ":" + id }
+func (k keys) channel() string                { return k.prefix + "live" }
+
+// fixed gives those that every script has.
+func (k keys) fixed(room int) []string {
+	return append(make([]string, 0, 3+room), k.prefix+"m", k.prefix+"i", k.prefix+"a")
+}
+
+// newEpoch gives a name that no epoch of the tenant had: 50 random bits.
+func newEpoch() string {
+	const letters = "abcdefghijklmnopqrstuvwxyz234567"
+	bits := rand.Uint64()
+	b := make([]byte, 10)
+	for i := range b {
+		b[i] = letters[bits%32]
+		bits /= 32
+	}
+	return string(b)
+}
+
+// Publish implements hub.Log. It returns within 5 s, whatever Redis does. Events
+// that cannot be kept as they are give an error that wraps protocol.ErrMalformed.
+func (l *Log) Publish(ctx context.Context, tenant string, events []protocol.Publication) ([]protocol.Cursor, error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	if err := check(tenant, events); err != nil {
+		return nil, fmt.Errorf("publish: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+
+	k := keysOf(tenant)
+	names := k.fixed(2 * len(events))
+	args := append(make([]any, 0, 3+6*len(events)), newEpoch(), k.channel(), l.oldest.Milliseconds())
+	now, buf := time.Now(), make([]byte, 0, room(events))
+	for i := range events {
+		p := &events[i]
+		start := len(buf)
+		buf = appendHead(buf, p)
+		end := len(buf)
+		buf = p.AppendBody(buf, now)
+		names = append(names, k.stream(p.Topic))
+		dedupe := "0"
+		if p.Dedupe != "" {
+			dedupe = "1"
+			names = append(names, k.dedupe(p.Topic, p.Dedupe))
+		}
+		rule := l.retention.For(p.Topic)
+		// Should buf be allocated anew later, these parts of the old one stay as they are.
+		args = append(args, p.Topic, buf[start:end], buf[end:], rule.Events, rule.Age.Milliseconds(), dedupe)
+	}
+	answer, err := l.eval(ctx, publishScript, names, args)
+	if err != nil {
+		return nil, fmt.Errorf("publish: %w", outcome(err))
+	}
+	cursors, err := parseCursors(answer, len(events))
+	if err != nil {
+		return nil, fmt.Errorf("publish: %w: %w", hub.ErrUnknown, err)
+	}
+	return cursors, nil
+}
+
+// check refuses what would make keys or a record that nobody can read.
+func check(tenant string, events []protocol.Publication) error {
+	if err := protocol.CheckTenant(tenant); err != nil {
+		return err
+	}
+	for i := range events {
+		p := &events[i]
+		if err := protocol.CheckTopic(p.Topic); err != nil {
+			return err
+		}
+		if !protocol.CheckLabel(p.Type) || p.Key != "" && !protocol.CheckLabel(p.Key) {
+			return fmt.Errorf("%w type or key", protocol.ErrMalformed)
+		}
+	}
+	return nil
+}
+
+// room gives about as many bytes as heads and bodies take.
+func room(events []protocol.Publication) int {
+	n := 0
+	for i := range events {
+		p := &events[i]
+		n += 160 + 2*(len(p.Topic)+len(p.Type)) + len(p.Key) + len(p.Source) + len(p.Data)
+	}
+	return n
+}
+
+func parseCursors(answer any, n int) ([]protocol.Cursor, error) {
+	list, ok := answer.([]any)
+	if !ok || len(list) != n+1 {
+		return nil, errAnswer
+	}
+	epoch, ok := list[0].(string)
+	if !ok {
+		return nil, errAnswer
+	}
+	cursors := make([]protocol.Cursor, n)
+	for i, a := range list[1:] {
+		switch a := a.(type) {
+		case int64:
+			cursors[i] = protocol.Cursor{Epoch: epoch, Seq: uint64(a)}
+		case string:
+			var err error
+			if cursors[i], err = protocol.ParseCursor(a); err != nil {
+				return nil, err
+			}
+		default:
+			return nil, errAnswer
+		}
+	}
+	return cursors, nil
+}
+
+// eval runs a script. What the network did not do makes the live connection,
+// which may not know yet, prove that it is there.
+func (l *Log) eval(ctx context.Context, sc *script, keys []string, args []any) (any, error) {
+	answer, err := l.servers.eval(ctx, sc, keys, args)
+	var said redis.Error
+	if err != nil && !errors.As(err, &said) {
+		l.live.doubt()
+	}
+	return answer, err
+}
+
+// Look implements hub.Log. It returns within 5 s, whatever Redis does. Its errors
+// wrap hub.ErrUnavailable: to ask again does no harm.
+func (l *Log) Look(ctx context.Context, tenant string, q hub.Query) (hub.View, error) {
+	v, err := l.look(ctx, tenant, q)
+	if err != nil {
+		return hub.View{}, fmt.Errorf("look: %w: %w", hub.ErrUnavailable, err)
+	}
+	return v, nil
+}
+
+func (l *Log) look(ctx context.Context, tenant string, q hub.Query) (hub.View, error) {
+	if err := protocol.CheckTenant(tenant); err != nil {
+		return hub.View{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+
+	k := keysOf(tenant)
+	fixed := k.fixed(len(q.Topics))
+	names := fixed
+	after := ""
+	if q.Index {
+		after = strconv.FormatUint(q.IndexAfter, 10)
+	}
+	args := append(make([]any, 0, 4+6*len(q.Topics)), q.Known.Epoch, q.Known.Seq, after, maxLook)
+	for _, tq := range q.Topics {
+		limit := tq.Limit
+		if limit <= 0 {
+			limit = 1 << 30
+		}
+		names = append(names, k.stream(tq.Topic))
+		args = append(args, tq.Topic, min(tq.After, protocol.MaxSeq), min(tq.To, protocol.MaxSeq), limit, tq.Newest,
+			l.retention.For(tq.Topic).Age.Milliseconds())
+	}
+	for range lookTries {
+		answer, err := l.eval(ctx, lookScript, names, args)
+		if err != nil {
+			return hub.View{}, err
+		}
+		if answer != "touch" {
+			return l.parseView(answer, len(q.Topics))
+		}
+		if _, err := l.eval(ctx, touchScript, fixed, []any{newEpoch(), q.Known.Epoch, q.Known.Seq}); err != nil {
+			return hub.View{}, err
+		}
+	}
+	return hub.View{}, errors.New("each new epoch was overtaken by another")
+}
+
+// errAnswer: a script answered something else than it does.
+var errAnswer = errors.New("the answer of the script makes no sense")
+
+// parseView reads the answer of look.lua. A record that cannot be read is left
+// out: the Prev of the event after it, or Last, tells that it is missing.
+func (l *Log) parseView(answer any, topics int) (hub.View, error) {
+	list, ok := answer.([]any)
+	if !ok || len(list) != 7 {
+		return hub.View{}, errAnswer
+	}
+	r := reading{}
+	v := hub.View{
+		Epoch: r.text(list[0]), PrevEpoch: r.text(list[1]),
+		Base: r.seq(list[2]), Head: r.seq(list[3]), Floor: r.seq(list[4]),
+	}
+	if index := r.list(list[5]); len(index) > 0 {
+		v.Index = make([]hub.TopicLast, 0, len(index)/2)
+		for i := 0; i+1 < len(index); i += 2 {
+			v.Index = append(v.Index, hub.TopicLast{Topic: r.text(index[i]), Last: r.seq(index[i+1])})
+		}
+	}
+	all := r.list(list[6])
+	if r.bad || len(all) != topics {
+		return hub.View{}, errAnswer
+	}
+	if topics > 0 {
+		v.Topics = make([]hub.TopicView, topics)
+	}
+	for i := range v.Topics {
+		t := r.list(all[i])
+		if len(t) < 2 {
+			return hub.View{}, errAnswer
+		}
+		tv := &v.Topics[i]
+		tv.Last, tv.More = r.seq(t[0]), t[1] == int64(1)
+		for _, rec := range t[2:] {
+			e, err := decode([]byte(r.text(rec)))
+			if err != nil {
+				l.live.malformed.Add(1)
+				continue
+			}
+			tv.Events = append(tv.Events, e)
+		}
+	}
+	if r.bad {
+		return hub.View{}, errAnswer
+	}
+	return v, nil
+}
+
+// reading reads parts of an answer, and remembers that one was of another type.
+type reading struct{ bad bool }
+
+func (r *reading) text(a any) string {
+	s, ok := a.(string)
+	r.bad = r.bad || !ok
+	return s
+}
+
+func (r *reading) seq(a any) uint64 {
+	n, err := strconv.ParseUint(r.text(a), 10, 64)
+	r.bad = r.bad || err != nil
+	return n
+}
+
+func (r *reading) list(a any) []any {
+	l, ok := a.([]any)
+	r.bad = r.bad || !ok
+	return l
+}
