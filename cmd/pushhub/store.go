@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/hub/ingest"
+	"github.com/pushhub/pushhub/hub/memlog"
+	"github.com/pushhub/pushhub/hub/redislog"
+	"github.com/pushhub/pushhub/transport"
+)
+
+// store is the log of an instance with what belongs to it: in Redis its state and
+// the ingest of raw channels, in memory neither.
+type store struct {
+	log hub.Log
+
+	// in Redis only
+	redis    *redislog.Log
+	mapping  ingest.Mapping
+	maxBytes int
+	ingester atomic.Pointer[ingest.Ingester]
+	logger   zerolog.Logger
+	seen     atomic.Bool // Redis was there once
+	ready    atomic.Bool // so was everything that a start waits for
+}
+
+// awayFor is how long Redis may be away before /health says so.
+const awayFor = 5 * time.Second
+
+// openStore opens the log, in Redis or, without options, in memory.
+func openStore(logger zerolog.Logger, clean *cleanups, options *redis.Options, limits limitSettings, mapping ingest.Mapping) (*store, error) {
+	s := &store{logger: logger}
+	if options == nil {
+		log := memlog.New(memlog.Options{Retention: limits.retention()})
+		clean.add("log", func() error { log.Close(); return nil })
+		logger.Info().Msg("no Redis is configured: the log is in memory, for this one instance, and ends with it")
+		s.log = log
+		return s, nil
+	}
+	log, err := redislog.Open(redislog.Options{Redis: options, Retention: limits.retention(), OnState: s.changed})
+	if err != nil {
+		return nil, wrong("REDIS_URL", "%w", err)
+	}
+	clean.add("log", log.Close)
+	logger.Info().Str("redis", options.Addr).Int("db", options.DB).Msg("the log is in Redis")
+	s.log, s.redis = log, log
+	s.mapping, s.maxBytes = mapping, int(limits.MaxEventBytes)
+	return s, nil
+}
+
+// ingest begins to take in raw channels, until clean ends it. published counts
+// what came in.
+func (s *store) ingest(ctx context.Context, clean *cleanups, registry *prometheus.Registry, published func(string, int, error, time.Duration)) {
+	if s.redis == nil {
+		return
+	}
+	ingester := ingest.New(ingest.Options{
+		Log: s.redis, Mapping: s.mapping, MaxBytes: s.maxBytes, Logger: s.logger,
+		OnIngest: func(events int, err error, took time.Duration) { published("redis", events, err, took) },
+	})
+	s.ingester.Store(ingester)
+	gauge(registry, "pushhub_ingesting", "1 while this instance brings raw channels into the log.", ingester.Stats().Leading.Load)
+	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "pushhub_ingest_dropped_total", Help: "Raw messages that are no JSON, too large, or on a channel that maps to no topic.",
+	}, func() float64 { return float64(ingester.Stats().Dropped.Load()) }))
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ingester.Run(ctx)
+	}()
+	clean.add("ingest", func() error {
+		cancel()
+		<-ended
+		return nil
+	})
+}
+
+// changed is redislog's OnState.
+func (s *store) changed(up bool, err error) {
+	switch {
+	case up && s.seen.Swap(true):
+		s.logger.Info().Msg("Redis is back")
+	case up:
+		s.logger.Info().Msg("Redis is connected")
+	case s.seen.Load():
+		s.logger.Error().Err(err).Msg("Redis is away: what is published is refused, and clients wait")
+	default:
+		s.logger.Error().Err(err).Msg("Redis cannot be reached yet")
+	}
+}
+
+// state gives what /health says. An instance is ready once everything was there,
+// and stays so: what it can do without Redis, it does.
+func (s *store) state() transport.State {
+	if s.redis == nil {
+		return transport.State{Ready: true, Redis: "none"}
+	}
+	ingester := s.ingester.Load()
+	hears := ingester != nil && ingester.Stats().Ready.Load()
+	if s.seen.Load() && hears {
+		s.ready.Store(true)
+	}
+	state := transport.State{
+		Ready: s.ready.Load(), Redis: "connected",
+		Services: map[string]string{"log": "healthy", "ingest": "healthy"},
+	}
+	if !s.seen.Load() || s.redis.Down() >= awayFor {
+		state.Redis, state.Degraded, state.Services["log"] = "disconnected", true, "unhealthy"
+	}
+	if !hears {
+		state.Services["ingest"] = "unhealthy"
+	}
+	return state
+}
+
+// register has the log's metrics served.
+func (s *store) register(registry *prometheus.Registry) {
+	if s.redis == nil {
+		gauge(registry, "pushhub_log_up", "1 while the log can be reached.", func() bool { return true })
+		return
+	}
+	gauge(registry, "pushhub_log_up", "1 while the log can be reached.", s.redis.Up)
+	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "pushhub_log_reconnects_total", Help: "Live connections to the log that were lost.",
+	}, func() float64 { return float64(s.redis.Stats().Reconnects) }))
+}
+
+func gauge(registry *prometheus.Registry, name, help string, is func() bool) {
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+		if is() {
+			return 1
+		}
+		return 0
+	}))
+}
