@@ -166,12 +166,25 @@ func TestManyReaders(t *testing.T) {
 	}
 	subscribed.Wait()
 
+	publishRaw(ctx, t, r, each, tenants, rate, func(int) {})
+	work.Wait()
+	close(failed)
+	for err := range failed {
+		require.NoError(t, err)
+	}
+}
+
+// publishRaw publishes the numbers 0 to each-1 in every tenant, rate messages a
+// second in all, on two kinds of channels. at is called before each number.
+func publishRaw(ctx context.Context, t *testing.T, r *logtest.Redis, each, tenants, rate int, at func(n int)) {
+	t.Helper()
 	opts, err := redis.ParseURL(r.URL())
 	require.NoError(t, err)
 	client := redis.NewClient(opts)
 	defer client.Close()
 	began := time.Now()
 	for n := range each {
+		at(n)
 		pipe := client.Pipeline()
 		for i := range tenants {
 			channel := fmt.Sprintf("alerts:tenant:t%d", i)
@@ -182,15 +195,54 @@ func TestManyReaders(t *testing.T) {
 		}
 		_, err := pipe.Exec(ctx)
 		require.NoError(t, err)
-		pace := time.NewTimer(time.Until(began.Add(time.Duration(n+1) * time.Second * tenants / rate)))
+		pace := time.NewTimer(time.Until(began.Add(time.Duration(n+1) * time.Second * time.Duration(tenants) / time.Duration(rate))))
 		select {
 		case <-pace.C:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// TestIngesterDies: the instance that ingests is killed under raw PUBLISH at
+// 1,000 messages/s. The next takes over, and the readers of the other instance
+// get every message once and in order.
+func TestIngesterDies(t *testing.T) {
+	const tenants, rate, seconds = 20, 1000, 8
+	const each = seconds * rate / tenants
+	r := logtest.StartRedis(t)
+	env := []string{"HOST=127.0.0.1", "PORT=0", "JWT_SECRET=" + secret, "REDIS_URL=" + r.URL(), "RETENTION=>:100000/1h"}
+	leader, leads := startProgram(t, env, "serve")
+	ingests := func(url string) bool {
+		_, body := get(t, url+"/metrics", "")
+		return strings.Contains(body, "\npushhub_ingesting 1\n")
+	}
+	eventually(t, "an instance that ingests", func() bool { return ingests(leads) })
+	_, other := startProgram(t, env, "serve")
+	eventually(t, "health", func() bool { status, _ := get(t, other+"/health", ""); return status == http.StatusOK })
+	require.False(t, ingests(other), "one at a time")
+
+	ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second+time.Minute)
+	defer cancel()
+	var work, subscribed sync.WaitGroup
+	failed := make(chan error, tenants)
+	for i := range tenants {
+		token := signToken(t, fmt.Sprintf("--tenant=t%d", i))
+		subscribed.Add(1)
+		work.Go(func() {
+			rd := &reader{name: fmt.Sprintf("reader of t%d", i)}
+			failed <- rd.followSSE(ctx, []string{other}, "topics=alerts,nodes.%3E&token="+token, each, 0, sync.OnceFunc(subscribed.Done))
+		})
+	}
+	subscribed.Wait()
+	publishRaw(ctx, t, r, each, tenants, rate, func(n int) {
+		if n == each/4 {
+			leader.signal(t, os.Kill)
+		}
+	})
 	work.Wait()
 	close(failed)
 	for err := range failed {
 		require.NoError(t, err)
 	}
+	require.True(t, ingests(other))
 }

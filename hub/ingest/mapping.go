@@ -174,8 +174,13 @@ func (m Mapping) find(channel string) (rule *Rule, tenant, topic string) {
 			return channel[at[2*n]:at[2*n+1]]
 		}
 		tenant = part("tenant")
-		topic = placeholder.ReplaceAllStringFunc(r.topic, func(s string) string { return part(s[1 : len(s)-1]) })
-		if protocol.CheckTenant(tenant) != nil || protocol.CheckTopic(topic) != nil {
+		dots := false
+		topic = placeholder.ReplaceAllStringFunc(r.topic, func(s string) string {
+			value := part(s[1 : len(s)-1])
+			dots = dots || s != r.topic && strings.Contains(value, ".")
+			return value
+		})
+		if dots || protocol.CheckTenant(tenant) != nil || protocol.CheckTopic(topic) != nil {
 			return nil, "", ""
 		}
 		return r, tenant, topic
