@@ -350,34 +350,46 @@ func (s *Session) catchUp() {
 	}
 }
 
+// listOf gives the tenant's list that a subscription is in while it is live.
+func (t *tenant) listOf(s *sub, grow bool) *[]*sub {
+	if protocol.IsPattern(s.want.Pattern) {
+		return t.wild.at(s.want.Pattern, grow)
+	}
+	list := t.exact[s.want.Pattern]
+	if list == nil {
+		list = new([]*sub)
+		t.exact[s.want.Pattern] = list
+	}
+	return list
+}
+
 // list makes a subscription live, unlist ends that. With mu held.
 func (t *tenant) list(s *sub) {
-	m := t.exact
-	if protocol.IsPattern(s.want.Pattern) {
-		m = t.wild
-	}
-	subs := m[s.want.Pattern]
-	s.index, s.state, s.owner = len(subs), live, true
-	m[s.want.Pattern] = append(subs, s)
-	if len(subs) == 0 {
+	list := t.listOf(s, true)
+	s.index, s.state, s.owner = len(*list), live, true
+	*list = append(*list, s)
+	if len(*list) == 1 {
+		t.topics++
 		t.h.stats.Topics.Add(1)
 	}
 }
 
 func (t *tenant) unlist(s *sub) {
-	m := t.exact
-	if protocol.IsPattern(s.want.Pattern) {
-		m = t.wild
+	list := t.listOf(s, false)
+	last := len(*list) - 1
+	moved := (*list)[last]
+	(*list)[s.index], moved.index = moved, s.index
+	(*list)[last] = nil
+	*list = (*list)[:last]
+	if last > 0 {
+		return
 	}
-	subs := m[s.want.Pattern]
-	last := len(subs) - 1
-	subs[s.index] = subs[last]
-	subs[s.index].index = s.index
-	subs[last] = nil
-	if last == 0 {
-		delete(m, s.want.Pattern)
-		t.h.stats.Topics.Add(-1)
+	t.topics--
+	t.h.stats.Topics.Add(-1)
+	if protocol.IsPattern(s.want.Pattern) {
+		*list = nil
+		t.wild.prune(s.want.Pattern)
 	} else {
-		m[s.want.Pattern] = subs[:last]
+		delete(t.exact, s.want.Pattern)
 	}
 }

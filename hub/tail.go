@@ -114,7 +114,7 @@ func (t *tenant) keepTails(q Query, v View) {
 // newestFrom gives the seq after which the events that Newest brought are all
 // that the log retains of the topic.
 func newestFrom(tq TopicQuery, tv TopicView) uint64 {
-	if len(tv.Events) < tq.Newest {
+	if len(tv.Events) < tq.Newest && !tv.More {
 		return 0
 	}
 	return tv.Events[0].Prev

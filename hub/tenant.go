@@ -37,8 +37,9 @@ type tenant struct {
 	missed  bool              // kept overflowed
 
 	sessions map[*Session]struct{}
-	exact    map[string][]*sub // live subscriptions of topics
-	wild     map[string][]*sub // live subscriptions of patterns
+	exact    map[string]*[]*sub // live subscriptions of topics
+	wild     patterns           // live subscriptions of patterns
+	topics   int                // distinct ones in exact and wild
 
 	wake    chan struct{} // closed and replaced when ok or pos changed and somebody waits
 	waiting int
@@ -54,7 +55,7 @@ func newTenant(h *Hub, name string) *tenant {
 		h: h, name: name,
 		kick: make(chan struct{}, 1), reading: make(chan struct{}, 1), wake: make(chan struct{}),
 		tails: map[string]*tail{}, sessions: map[*Session]struct{}{},
-		exact: map[string][]*sub{}, wild: map[string][]*sub{},
+		exact: map[string]*[]*sub{},
 	}
 	t.ctx, t.shut = context.WithCancel(h.ctx)
 	return t
@@ -101,9 +102,9 @@ func (t *tenant) hold() {
 	for s := range t.sessions {
 		s.stale(t.cursor())
 	}
-	t.h.stats.Topics.Add(-int64(len(t.exact) + len(t.wild)))
+	t.h.stats.Topics.Add(-int64(t.topics))
+	t.topics, t.wild = 0, patterns{}
 	clear(t.exact)
-	clear(t.wild)
 	clear(t.tails)
 	t.notify()
 }
@@ -204,16 +205,15 @@ func (t *tenant) take(e *protocol.Event, dirty *[]Sink) bool {
 // deliver queues e for every session that is live on it, once each.
 func (t *tenant) deliver(e *protocol.Event, dirty *[]Sink) {
 	before := len(*dirty)
-	for _, s := range t.exact[e.Topic] {
-		s.queue(e, dirty)
-	}
-	for pattern, subs := range t.wild {
-		if protocol.Match(pattern, e.Topic) {
-			for _, s := range subs {
-				s.queue(e, dirty)
-			}
+	queue := func(subs []*sub) {
+		for _, s := range subs {
+			s.queue(e, dirty)
 		}
 	}
+	if subs := t.exact[e.Topic]; subs != nil {
+		queue(*subs)
+	}
+	t.wild.match(e.Topic, queue)
 	t.h.stats.Deliveries.Add(int64(len(*dirty) - before))
 }
 

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // Why a connection ends that Redis has not ended.
@@ -27,8 +25,8 @@ var (
 //
 // It speaks RESP itself because go-redis' PubSub mends itself: it dials and
 // subscribes anew within Receive, Ping and SSubscribe, so that the break can at
-// best be guessed from confirmations. Besides, it makes six allocations of a
-// message before the record is looked at.
+// best be guessed from confirmations. What is needed of RESP is little (reader),
+// and hands a record over without a copy: see BenchmarkLive.
 //
 // Redis answers in the order in which it was asked. So the n-th answer belongs to
 // the n-th request, and one that does not fit it shows that something was
@@ -68,18 +66,6 @@ const (
 	ping        requestKind = "pong"
 )
 
-// endpoint is a server and how to connect to it.
-type endpoint struct{ *redis.Options }
-
-// endpoint gives the primary that has a channel.
-func (s *servers) endpoint(ctx context.Context, channel string) (endpoint, error) {
-	client, err := s.primary(ctx, channel)
-	if err != nil {
-		return endpoint{}, err
-	}
-	return endpoint{client.Options()}, nil
-}
-
 func newConn(l *live, at endpoint) *conn {
 	c := &conn{
 		live: l, at: at, wake: make(chan struct{}, 1),
@@ -107,7 +93,7 @@ func (c *conn) run() {
 }
 
 func (c *conn) serve() error {
-	ctx, cancel := context.WithTimeout(c.ctx, dialTime)
+	ctx, cancel := context.WithTimeout(c.ctx, c.at.DialTimeout)
 	defer cancel()
 	nc, err := c.at.Dialer(ctx, c.at.Network, c.at.Addr)
 	if err != nil {
@@ -136,49 +122,6 @@ func (c *conn) serve() error {
 			return err
 		}
 	}
-}
-
-// handshake says who we are, and makes sure that this is a primary: a replica
-// would bring what is published too, until it loses its primary and says nothing.
-// name is what Redis is to call the connection.
-func handshake(ctx context.Context, at endpoint, nc net.Conn, r *reader, name string, within time.Duration) error {
-	username, password, err := at.credentials(ctx)
-	if err != nil {
-		return fmt.Errorf("credentials: %w", err)
-	}
-	hello := []string{"HELLO", "2"}
-	if password != "" {
-		if username == "" {
-			username = "default"
-		}
-		hello = append(hello, "AUTH", username, password)
-	}
-	hello = append(hello, "SETNAME", name)
-	if err := nc.SetDeadline(time.Now().Add(within)); err != nil {
-		return err
-	}
-	if _, err := nc.Write(appendCommand(nil, hello...)); err != nil {
-		return err
-	}
-	facts, err := r.flatMap()
-	if err != nil {
-		return err
-	}
-	if facts["role"] != "master" {
-		return fmt.Errorf("%w: the server is a %s, not a primary", errRefused, facts["role"])
-	}
-	return nc.SetDeadline(time.Time{})
-}
-
-func (at endpoint) credentials(ctx context.Context) (username, password string, err error) {
-	switch {
-	case at.CredentialsProviderContext != nil:
-		return at.CredentialsProviderContext(ctx)
-	case at.CredentialsProvider != nil:
-		username, password = at.CredentialsProvider()
-		return username, password, nil
-	}
-	return at.Username, at.Password, nil
 }
 
 // write is the goroutine that sends requests, and sees that they are answered.

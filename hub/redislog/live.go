@@ -351,18 +351,14 @@ func (l *live) pauseAfter(c *conn) {
 		p = &backoff{}
 		l.pauses[c.at.Addr] = p
 	}
-	longest := l.pace.least // spreads the instances
-	switch {
-	case c.madeAt.IsZero():
-		p.fails++
-	case time.Since(c.madeAt) >= l.pace.steady:
-		p.fails = 0
-	default:
-		p.fails++
-	}
+	p.fails++
 	if !c.madeAt.IsZero() {
 		l.reconnects.Add(1)
+		if time.Since(c.madeAt) >= l.pace.steady {
+			p.fails = 0
+		}
 	}
+	longest := l.pace.least // also after the first break: it spreads the instances
 	for i := 1; i < p.fails && longest < l.pace.most; i++ {
 		longest *= 2
 	}

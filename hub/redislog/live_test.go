@@ -319,3 +319,25 @@ func TestWatchChurn(t *testing.T) {
 	}
 	requireTidy(t, l.live, names)
 }
+
+// An address that cannot be reached is tried less and less often, but for ever.
+func TestBackoff(t *testing.T) {
+	l := &live{pace: defaultPace, pauses: map[string]*backoff{}}
+	pauseOf := func(madeAt time.Time) time.Duration {
+		c := &conn{at: endpoint{&redis.Options{Addr: "a"}}, madeAt: madeAt}
+		began := time.Now()
+		l.pauseAfter(c)
+		return l.pauses["a"].until.Sub(began)
+	}
+	longest := 50 * time.Millisecond
+	for range 100 {
+		pause := pauseOf(time.Time{})
+		require.GreaterOrEqual(t, pause, longest/2)
+		require.Less(t, pause, longest+time.Second)
+		longest = min(2*longest, 2*time.Second)
+	}
+	require.Zero(t, l.reconnects.Load())
+	require.GreaterOrEqual(t, pauseOf(time.Now()), time.Second, "one that breaks at once is no better")
+	require.Less(t, pauseOf(time.Now().Add(-time.Minute)), time.Second, "one that lived begins anew")
+	require.EqualValues(t, 2, l.reconnects.Load())
+}

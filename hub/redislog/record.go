@@ -16,11 +16,11 @@ var errRecord = errors.New("not a record of an event")
 // event keeps rec: its JSON is the part of it after the first line, the names are
 // parts of one copy of that line.
 func decode(rec []byte) (*protocol.Event, error) {
-	end := bytes.IndexByte(rec, '\n')
-	if end < 0 {
+	before, after, ok := bytes.Cut(rec, []byte{'\n'})
+	if !ok {
 		return nil, errRecord
 	}
-	head, json := string(rec[:end]), rec[end+1:]
+	head, json := string(before), after
 
 	version, head, _ := strings.Cut(head, "\t")
 	cursor, head, _ := strings.Cut(head, "\t")

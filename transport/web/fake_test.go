@@ -128,7 +128,7 @@ func (h *fakeHub) open(r *http.Request) (*stream, []byte, bool) {
 		broken, from = protocol.GapExpired, h.floor
 	}
 	answers := make([]protocol.SubscribedTopic, 0, len(h.topics))
-	for _, topic := range strings.Split(query.Get("topics"), ",") {
+	for topic := range strings.SplitSeq(query.Get("topics"), ",") {
 		answer := protocol.SubscribedTopic{Topic: topic, Resumed: resume && broken == ""}
 		if broken != "" {
 			out = control(out, "", protocol.Gap{Topic: topic, Since: text, Reason: broken})
