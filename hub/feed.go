@@ -28,8 +28,8 @@ type Page struct {
 // may have more after it where Keep refuses much: Next then is not at the head,
 // and asking on brings it. Errors are the Log's.
 func (h *Hub) Feed(ctx context.Context, tenant string, q FeedQuery) (Page, error) {
-	look := func(lq Query) (View, error) { return h.log.Look(ctx, tenant, lq) }
-	head, err := look(Query{})
+	look := func(lq Query, _ uint64) (View, error) { return h.log.Look(ctx, tenant, lq) }
+	head, err := look(Query{}, 0)
 	if err != nil {
 		return Page{}, err
 	}
@@ -86,7 +86,7 @@ func (h *Hub) Finished(ctx context.Context, tenant, topic string, c protocol.Cur
 	var v View
 	var err error
 	if t := h.tenant(tenant); t != nil {
-		v, err = t.look(ctx, q)
+		v, err = t.look(ctx, q, 0)
 	} else {
 		v, err = h.log.Look(ctx, tenant, q)
 	}

@@ -21,9 +21,9 @@ const (
 // there is one. It returns early when the session ends.
 func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
 	t := s.t
-	r := s.replay(subs, answer == nil)
+	r, owners := s.replay(subs, answer == nil)
 	for pause := minPause; s.ctx.Err() == nil; {
-		steps, next := s.advance(r, subs, answer)
+		steps, next := s.advance(r, subs, owners, answer)
 		s.send(r, steps, answer == nil)
 		switch next {
 		case goOn:
@@ -53,37 +53,45 @@ func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
 	}
 }
 
-// replay makes the replay for subs of the session.
-func (s *Session) replay(subs []*sub, again bool) *replay {
+// replay makes the replay for subs of the session. It leaves out the topics of
+// owners, subscriptions which have them already; what rejoins does not: it owns
+// what it had.
+func (s *Session) replay(subs []*sub, again bool) (r *replay, owners []*sub) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	wants := make([]Want, len(subs))
 	for i, sub := range subs {
 		wants[i] = sub.want
 	}
-	r := newReplay(wants, s.t.h.off, func(q Query) (View, error) { return s.t.look(s.ctx, q) })
+	r = newReplay(wants, s.t.h.off, func(q Query, reach uint64) (View, error) { return s.t.look(s.ctx, q, reach) })
 	r.lower = again
-	if !again {
-		r.skip = s.owned()
+	if again {
+		return r, nil
 	}
-	return r
-}
-
-// owned says which topics subscriptions of the session have already: a replay
-// for new ones leaves them out. What rejoins does not ask: it owns what it had.
-// With the tenant's lock held.
-func (s *Session) owned() func(topic string) bool {
-	var owners []*sub
 	for _, sub := range s.subs {
 		if sub.owner {
 			owners = append(owners, sub)
 		}
 	}
-	if owners == nil {
-		return nil
+	if owners != nil {
+		r.skip = func(topic string) bool {
+			return slices.ContainsFunc(owners, func(sub *sub) bool { return sub.matches(topic) })
+		}
 	}
-	return func(topic string) bool {
-		return slices.ContainsFunc(owners, func(sub *sub) bool { return sub.matches(topic) })
+	return r, owners
+}
+
+// uncovered announces what a replay left to owners that do not have it: because
+// they began later, or were revoked meanwhile. With the tenant's lock held.
+func (s *Session) uncovered(r *replay, owners []*sub) {
+	for _, p := range r.parts {
+		if p.fresh || s.subs[p.want.Pattern] == nil || !slices.ContainsFunc(owners, func(o *sub) bool {
+			return (o.state == gone || o.start > p.from) && protocol.Overlap(o.want.Pattern, p.want.Pattern)
+		}) {
+			continue
+		}
+		p.broken = true
+		s.gap(protocol.Gap{Topic: p.want.Pattern, Since: p.want.Since.String(), Reason: protocol.GapExpired})
 	}
 }
 
@@ -100,7 +108,7 @@ const (
 // advance does under the tenant's lock what can be done there: it waits until
 // the tenant is ok, puts r on its epoch, follows its ring, and goes live when
 // nothing is left. It gives steps to send before what is next.
-func (s *Session) advance(r *replay, subs []*sub, answer func(*replay) []byte) ([]step, next) {
+func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) []byte) ([]step, next) {
 	t := s.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -132,15 +140,21 @@ func (s *Session) advance(r *replay, subs []*sub, answer func(*replay) []byte) (
 		}
 		s.queue(r, r.follow(events, len(events)), answer == nil)
 	}
-	for _, sub := range subs {
+	s.uncovered(r, owners)
+	for i, sub := range subs {
 		if sub.state == joining {
-			s.pending--
+			if p := r.parts[i]; p.fresh {
+				sub.start = t.pos
+			} else if !sub.owner || p.from < sub.start {
+				sub.start = p.from
+			}
 			t.list(sub)
 		}
 	}
+	s.pending--
 	if answer != nil {
 		s.ids = true
-		s.sink.Control(answer(r), t.cursor())
+		s.sink.Control(answer(r), s.complete())
 	}
 	return nil, done
 }
@@ -192,7 +206,7 @@ func (s *Session) queue(r *replay, steps []step, again bool) {
 	for _, st := range steps {
 		if st.event != nil {
 			if s.subs[st.part.want.Pattern] != nil || s.wantsStill(r, st.event.Topic) {
-				s.sink.Retained(st.event, again || !s.ids && !st.part.fresh)
+				s.sink.Retained(st.event, s.pending == 1 && (again || !s.ids && !st.part.fresh))
 				n++
 			}
 			continue
@@ -204,6 +218,7 @@ func (s *Session) queue(r *replay, steps []step, again bool) {
 		for _, p := range r.parts { // those that shared what the lost one was to read
 			if s.subs[p.want.Pattern] != nil && protocol.Overlap(p.want.Pattern, st.part.want.Pattern) {
 				st.gap.Topic = p.want.Pattern
+				p.broken = true
 				s.gap(st.gap)
 			}
 		}
@@ -222,7 +237,7 @@ func (s *Session) wantsStill(r *replay, topic string) bool {
 func (s *Session) subscribed(ref string, wants []Want, r *replay) []byte {
 	m := protocol.Subscribed{Ref: ref, Topics: make([]protocol.SubscribedTopic, len(wants)), Cursor: s.t.cursor()}
 	for i, w := range wants {
-		m.Topics[i] = protocol.SubscribedTopic{Topic: w.Pattern, Resumed: !w.Since.IsZero()}
+		m.Topics[i] = protocol.SubscribedTopic{Topic: w.Pattern}
 		for _, p := range r.parts {
 			if p.want.Pattern == w.Pattern {
 				m.Topics[i].Resumed = !p.want.Since.IsZero() && !p.broken
@@ -233,9 +248,10 @@ func (s *Session) subscribed(ref string, wants []Want, r *replay) []byte {
 	return m.Encode()
 }
 
-// look asks the log for a session, or answers from what others read.
-func (t *tenant) look(ctx context.Context, q Query) (View, error) {
-	if v, ok := t.shared(q); ok {
+// look asks the log for a session, or answers from what others read, if that
+// reaches far enough.
+func (t *tenant) look(ctx context.Context, q Query, reach uint64) (View, error) {
+	if v, ok := t.shared(q, reach); ok {
 		return v, nil
 	}
 	select {
@@ -244,7 +260,7 @@ func (t *tenant) look(ctx context.Context, q Query) (View, error) {
 		return View{}, ctx.Err()
 	}
 	defer func() { <-t.reading }()
-	if v, ok := t.shared(q); ok { // read while we waited
+	if v, ok := t.shared(q, reach); ok { // read while we waited
 		return v, nil
 	}
 	t.mu.Lock()
@@ -262,10 +278,10 @@ func (t *tenant) look(ctx context.Context, q Query) (View, error) {
 	return v, err
 }
 
-func (t *tenant) shared(q Query) (View, bool) {
+func (t *tenant) shared(q Query, reach uint64) (View, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.ok {
+	if !t.ok || t.pos < reach {
 		return View{}, false
 	}
 	v, ok := t.fromTails(q)

@@ -10,9 +10,10 @@ import (
 
 // Bounds of one piece of a replay.
 const (
-	pieceEvents = 128  // of one topic
+	pieceEvents = 128  // of one topic, of few topics
+	someEvents  = 16   // of one topic, of many
 	pieceTopics = 256  // asked for in one Look
-	fewTopics   = 64   // up to that many are read to the end at once, more by windows of seqs
+	fewTopics   = 64   // more are read by windows of seqs
 	firstWindow = 1024 // seqs
 )
 
@@ -29,7 +30,7 @@ var errEpoch = errors.New("the log began a new epoch")
 // however the log is trimmed meanwhile.
 type replay struct {
 	// fixed after construction
-	look  func(Query) (View, error)
+	look  lookFunc
 	skip  func(topic string) bool // topics that others care for; nil: none
 	off   rule
 	lower bool // where a topic lies in several parts the lowest cursor counts, else an exact topic's own
@@ -48,10 +49,10 @@ type replay struct {
 type part struct {
 	want     Want
 	from     uint64
-	fresh    bool // came without a cursor
-	newest   int  // still to be turned into places: the last of a fresh part
-	gapped   bool // a gap was announced that covers this round
-	broken   bool // a gap was announced, in any round
+	fresh    bool   // came without a cursor
+	newest   int    // still to be turned into places: the last of a fresh part
+	told     uint64 // a gap was announced when this was the head: what is gone up to it is told
+	broken   bool   // a gap was announced
 	replayed int
 }
 
@@ -59,7 +60,9 @@ type part struct {
 type place struct {
 	part    *part
 	have    uint64
-	last    uint64 // seq of its newest event, as far as known
+	next    uint64 // there is no event of it before this one, after have; 0: unknown
+	done    bool   // nothing is left of it in this round
+	last    uint64 // seq of its newest event in the index, for patterns
 	newest  int    // > 0: have is to be found by asking for the newest
 	lenient bool   // what lies before its next event was not asked for: no gap
 }
@@ -71,7 +74,11 @@ type step struct {
 	gap   protocol.Gap
 }
 
-func newReplay(wants []Want, off rule, look func(Query) (View, error)) *replay {
+// lookFunc asks the log. The head of the answer is not before reach, which an
+// earlier answer has reached.
+type lookFunc func(q Query, reach uint64) (View, error)
+
+func newReplay(wants []Want, off rule, look lookFunc) *replay {
 	r := &replay{look: look, off: off, topics: map[string]*place{}}
 	for _, w := range wants {
 		r.parts = append(r.parts, &part{want: w, fresh: w.Since.IsZero()})
@@ -96,6 +103,7 @@ func (r *replay) rebase(epoch, prev string, base, pos uint64) []step {
 			since = protocol.Cursor{Epoch: r.epoch, Seq: max(p.from, at)}
 			p.fresh, p.newest = false, 0
 		}
+		p.told = 0
 		switch {
 		case p.fresh:
 			p.from, p.newest = pos, p.want.Last
@@ -108,7 +116,7 @@ func (r *replay) rebase(epoch, prev string, base, pos uint64) []step {
 				p.from = min(since.Seq, base)
 			}
 			if !r.off.has(ruleEpoch) {
-				p.gapped, p.broken = true, true
+				p.told, p.broken = pos, true
 				steps = append(steps, gapOf(p, since, protocol.GapEpoch))
 			}
 		}
@@ -117,7 +125,7 @@ func (r *replay) rebase(epoch, prev string, base, pos uint64) []step {
 	if len(r.parts) == 0 {
 		r.at = pos
 	}
-	r.epoch, r.open = epoch, false
+	r.epoch, r.open, r.to = epoch, false, 0
 	clear(r.topics)
 	return steps
 }
@@ -126,12 +134,13 @@ func gapOf(p *part, since protocol.Cursor, reason protocol.GapReason) step {
 	return step{part: p, gap: protocol.Gap{Topic: p.want.Pattern, Since: since.String(), Reason: reason}}
 }
 
-// expired announces that something of p after since is gone, once in a round.
-func (r *replay) expired(steps []step, p *part, since uint64) []step {
-	if p.gapped {
+// expired announces that events of p after since are gone, the last of them
+// lost, when the head of the log is head.
+func (r *replay) expired(steps []step, p *part, since, lost, head uint64) []step {
+	if lost <= p.told {
 		return steps
 	}
-	p.gapped, p.broken = true, true
+	p.told, p.broken = head, true
 	return append(steps, gapOf(p, protocol.Cursor{Epoch: r.epoch, Seq: since}, protocol.GapExpired))
 }
 
@@ -179,20 +188,22 @@ func (r *replay) begin() ([]step, error) {
 		if v, err = r.ask(q); err != nil {
 			return nil, err
 		}
-		steps = r.prove(v.Head)
+		if steps = r.prove(v.Head); steps != nil {
+			return steps, nil // the index was asked for too little
+		}
 	}
 	for _, p := range r.parts {
 		if !protocol.IsPattern(p.want.Pattern) {
-			r.enter(p.want.Pattern, p).last = 0 // to be asked for
+			r.enter(p.want.Pattern, p).done = false
 		} else if from := max(p.from, r.at); !p.fresh && from < v.Floor && !r.off.has(ruleFloor) {
-			steps = r.expired(steps, p, from)
-			p.from = v.Floor
+			steps = r.expired(steps, p, from, v.Floor, v.Head)
 		}
 	}
 	for _, tl := range v.Index {
 		for _, p := range r.parts {
 			if protocol.IsPattern(p.want.Pattern) && p.wants(tl.Topic) {
-				r.enter(tl.Topic, p).last = tl.Last
+				pl := r.enter(tl.Topic, p)
+				pl.last, pl.done = tl.Last, tl.Last <= max(pl.have, r.at) && pl.newest == 0
 			}
 		}
 	}
@@ -228,7 +239,7 @@ func (r *replay) prove(head uint64) []step {
 		if p.from > head && !p.fresh {
 			if !r.off.has(ruleAhead) {
 				steps = append(steps, gapOf(p, protocol.Cursor{Epoch: r.epoch, Seq: p.from}, protocol.GapEpoch))
-				p.gapped, p.broken = true, true
+				p.told, p.broken = head, true
 			}
 			p.from = 0
 			r.at = 0
@@ -252,7 +263,7 @@ func (r *replay) enter(topic string, p *part) *place {
 		return pl
 	}
 	switch was := pl.part; {
-	case was == p || !r.lower && was.want.Pattern == topic:
+	case was == p || !r.lower && was.want.Pattern == topic && !was.fresh:
 	case !p.fresh && (was.fresh || p.from < was.from):
 		pl.part, pl.have, pl.newest, pl.lenient = p, max(p.from, r.at), 0, false
 	case p.fresh && was.fresh && p.newest > pl.newest:
@@ -290,24 +301,30 @@ func (r *replay) findNewest() error {
 }
 
 // fetch reads the next piece of an open round.
+//
+// A topic is always asked for what comes after its place, however far that is:
+// so what is gone shows, and is announced, before an event of another topic gives
+// an id after it. What lies beyond the frontier, up to which every topic's events
+// are at hand, is read again later; but that a topic has nothing before it stays
+// true, whatever is trimmed.
 func (r *replay) fetch() ([]step, error) {
-	var active []string
-	for topic, pl := range r.topics {
-		if pl.last == 0 || pl.last > max(pl.have, r.at) {
-			active = append(active, topic)
-		}
+	active, next := r.active()
+	end, limit := r.to, pieceEvents
+	if r.to == 0 {
+		end = math.MaxUint64
 	}
-	end := r.to
 	if len(active) > fewTopics {
-		end = min(r.to, r.at+r.window)
+		end, limit = min(end, max(r.at, next)+r.window), someEvents
+		active = slices.DeleteFunc(active, func(topic string) bool { return r.topics[topic].next > end })
 	}
 	frontier := end
 	var steps []step
 	var events []*protocol.Event
+	var whole []*place // all that is left of them is in events
 	for chunk := range slices.Chunk(active, pieceTopics) {
 		q := Query{Topics: make([]TopicQuery, len(chunk))}
 		for i, topic := range chunk {
-			q.Topics[i] = TopicQuery{Topic: topic, After: max(r.topics[topic].have, r.at), To: end, Limit: pieceEvents}
+			q.Topics[i] = TopicQuery{Topic: topic, After: max(r.topics[topic].have, r.at), Limit: limit}
 		}
 		v, err := r.ask(q)
 		if err != nil {
@@ -315,89 +332,93 @@ func (r *replay) fetch() ([]step, error) {
 		}
 		if r.to == 0 { // exact topics only: this Look says where the round ends
 			r.to = v.Head
-			end, frontier = v.Head, v.Head
+			frontier = min(frontier, v.Head)
 		}
 		for i, topic := range chunk {
-			tv := v.Topics[i]
+			tv, pl := v.Topics[i], r.topics[topic]
+			steps = r.gone(steps, pl, tv, v)
 			if tv.More {
 				frontier = min(frontier, tv.Events[len(tv.Events)-1].Cursor.Seq)
+			} else {
+				whole = append(whole, pl)
 			}
-			steps = r.vanished(steps, r.topics[topic], tv, v.Floor, end)
 			events = append(events, tv.Events...)
 		}
 	}
-	if len(active) == 0 && r.to == 0 {
+	if r.to == 0 {
 		v, err := r.ask(Query{})
 		if err != nil {
 			return nil, err
 		}
 		r.to, frontier = v.Head, v.Head
 	}
+	for _, pl := range whole {
+		pl.done = true
+	}
 	slices.SortFunc(events, func(a, b *protocol.Event) int {
 		return int(int64(a.Cursor.Seq) - int64(b.Cursor.Seq))
 	})
-	for _, e := range events {
-		if e.Cursor.Seq > frontier {
-			break
-		}
-		steps = r.give(steps, e)
+	n := 0
+	for n < len(events) && events[n].Cursor.Seq <= frontier {
+		steps = r.give(steps, events[n])
+		n++
 	}
-	if len(events) < pieceEvents {
+	for _, e := range slices.Backward(events[n:]) {
+		pl := r.topics[e.Topic]
+		pl.next, pl.done = e.Cursor.Seq, false
+	}
+	if n < pieceEvents {
 		r.window *= 2
 	}
 	r.at = max(r.at, frontier)
-	if r.open = r.at < r.to; !r.open {
-		for _, p := range r.parts {
-			p.gapped = false
-		}
-	}
+	r.open = r.at < r.to
 	return steps, nil
 }
 
-// vanished announces what no later event would show: the topic went on after
-// our place, or is forgotten, and nothing of that is retained. end is how far
-// the view reaches.
-func (r *replay) vanished(steps []step, pl *place, tv TopicView, floor, end uint64) []step {
-	pl.last = tv.Last
-	newest := pl.have
-	if n := len(tv.Events); n > 0 {
-		newest = tv.Events[n-1].Cursor.Seq
-	}
-	var off rule
-	switch {
-	case tv.Last == 0:
-		pl.last = end
-		newest, off = floor, ruleFloor
-		if pl.have >= floor {
-			return steps
+// active gives the topics of which something is left, and the seq before which
+// none of them has an event.
+func (r *replay) active() (topics []string, next uint64) {
+	next = math.MaxUint64
+	for topic, pl := range r.topics {
+		if !pl.done {
+			topics = append(topics, topic)
+			next = min(next, pl.next)
 		}
-	case tv.More || tv.Last <= newest || tv.Last > end:
-		return steps
-	default:
-		newest, off = tv.Last, ruleVanished
 	}
-	have := pl.have
-	if len(tv.Events) == 0 {
-		pl.have = newest
-	}
-	if pl.lenient || r.off.has(off) {
-		return steps
-	}
-	return r.expired(steps, pl.part, have)
+	return topics, next
 }
 
-// give adds the next event of a topic, and before it the gap that its Prev shows.
+// gone announces what a topic's view shows to be lost after our place: between
+// it and the first event, between two events, or all that there was.
+func (r *replay) gone(steps []step, pl *place, tv TopicView, v View) []step {
+	after := max(pl.have, r.at)
+	have, lost, lenient := after, uint64(0), pl.lenient
+	for _, e := range tv.Events {
+		if e.Prev > have && !lenient {
+			lost = e.Prev
+		}
+		have, lenient = e.Cursor.Seq, false
+	}
+	off := rulePrev
+	if len(tv.Events) == 0 && !lenient {
+		if lost, off = tv.Last, ruleVanished; tv.Last == 0 {
+			lost, off = v.Floor, ruleFloor
+		}
+	}
+	if lost <= after || r.off.has(off) {
+		return steps
+	}
+	return r.expired(steps, pl.part, after, lost, v.Head)
+}
+
+// give adds the next event of a topic.
 func (r *replay) give(steps []step, e *protocol.Event) []step {
 	pl := r.topics[e.Topic]
 	if pl != nil {
 		if e.Cursor.Seq <= pl.have {
 			return steps
 		}
-		if e.Prev > pl.have && !pl.lenient && !r.off.has(rulePrev) {
-			steps = r.expired(steps, pl.part, pl.have)
-		}
-		pl.have, pl.lenient = e.Cursor.Seq, false
-		pl.last = max(pl.last, e.Cursor.Seq)
+		pl.have, pl.next, pl.lenient = e.Cursor.Seq, 0, false
 		pl.part.replayed++
 		return append(steps, step{event: e, part: pl.part})
 	}
@@ -415,7 +436,7 @@ func (r *replay) partOf(topic string) *part {
 	for _, p := range r.parts {
 		switch {
 		case !p.wants(topic):
-		case !r.lower && p.want.Pattern == topic:
+		case !r.lower && p.want.Pattern == topic && !p.fresh:
 			return p
 		case best == nil || p.from < best.from:
 			best = p
@@ -439,7 +460,7 @@ func (r *replay) follow(events []*protocol.Event, max int) []step {
 }
 
 func (r *replay) ask(q Query) (View, error) {
-	v, err := r.look(q)
+	v, err := r.look(q, r.to)
 	if err == nil && v.Epoch != r.epoch {
 		err = errEpoch
 	}

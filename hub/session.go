@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -69,7 +70,9 @@ type Session struct {
 	subs    map[string]*sub
 	seen    *protocol.Event // the newest live event queued, so that none goes twice
 	ids     bool            // the first subscribed was sent
-	pending int             // subscriptions that are joining
+	names   map[string]bool // what subs will hold when all ops are done
+	asked   []*request      // Subscribes whose op has not begun
+	pending int             // Subscribes and catch-ups that are not done
 	ops     []func()
 	busy    bool // a goroutine works on ops
 	closed  bool
@@ -83,8 +86,9 @@ type sub struct {
 
 	// guarded by the tenant's lock
 	state subState
-	index int  // in the tenant's list, while live
-	owner bool // was live once: later subscriptions leave its topics to it
+	index int    // in the tenant's list, while live
+	owner bool   // was live once: later subscriptions leave its topics to it …
+	start uint64 // … as far as it has them: from here on
 }
 
 type subState uint8
@@ -124,33 +128,43 @@ func (s *Session) Subscribe(ref string, wants []Want, max int) error {
 	t := s.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fresh := 0
-	for i, w := range wants {
-		known := s.subs[w.Pattern] != nil
-		for _, earlier := range wants[:i] {
-			known = known || earlier.Pattern == w.Pattern
-		}
-		if !known {
-			fresh++
+	fresh := map[string]bool{}
+	for _, w := range wants {
+		if !s.names[w.Pattern] {
+			fresh[w.Pattern] = true
 		}
 	}
-	if len(s.subs)+fresh > max {
+	if len(s.names)+len(fresh) > max {
 		return ErrTooMany
 	}
-	joined := make([]*sub, 0, fresh)
-	for _, w := range wants {
-		if s.subs[w.Pattern] == nil {
-			sub := &sub{session: s, want: w}
-			s.subs[w.Pattern] = sub
-			joined = append(joined, sub)
-		}
-	}
-	s.pending += len(joined)
-	t.h.stats.Subscriptions.Add(int64(len(joined)))
+	maps.Copy(s.names, fresh)
+	r := &request{slices.Clone(wants)}
+	s.asked = append(s.asked, r)
+	s.pending++
 	s.do(func() {
-		s.join(joined, func(r *replay) []byte { return s.subscribed(ref, wants, r) })
+		s.join(s.add(r), func(r *replay) []byte { return s.subscribed(ref, wants, r) })
 	})
 	return nil
+}
+
+// request is a Subscribe that waits for its turn. Revoke takes from its wants.
+type request struct{ wants []Want }
+
+// add makes the subscriptions of a request whose turn it is.
+func (s *Session) add(r *request) []*sub {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	s.asked = slices.DeleteFunc(s.asked, func(o *request) bool { return o == r })
+	var added []*sub
+	for _, w := range r.wants {
+		if !s.closed && s.subs[w.Pattern] == nil {
+			sub := &sub{session: s, want: w}
+			s.subs[w.Pattern] = sub
+			added = append(added, sub)
+		}
+	}
+	s.t.h.stats.Subscriptions.Add(int64(len(added)))
+	return added
 }
 
 // Unsubscribe takes topics and patterns away, as they were subscribed; others
@@ -158,6 +172,9 @@ func (s *Session) Subscribe(ref string, wants []Want, max int) error {
 func (s *Session) Unsubscribe(ref string, patterns []string) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
+	for _, p := range patterns {
+		delete(s.names, p)
+	}
 	s.do(func() {
 		s.t.mu.Lock()
 		s.drop(patterns)
@@ -170,9 +187,20 @@ func (s *Session) Unsubscribe(ref string, patterns []string) {
 // Revoke takes away at once what allowed refuses, and says so to the client.
 func (s *Session) Revoke(allowed func(pattern string) bool) {
 	s.t.mu.Lock()
-	var lost []string
+	refused := map[string]bool{}
 	for p := range s.subs {
-		if !allowed(p) {
+		refused[p] = !allowed(p)
+	}
+	for _, r := range s.asked {
+		r.wants = slices.DeleteFunc(r.wants, func(w Want) bool {
+			refused[w.Pattern] = !allowed(w.Pattern)
+			return refused[w.Pattern]
+		})
+	}
+	var lost []string
+	for p, no := range refused {
+		if no {
+			delete(s.names, p)
 			lost = append(lost, p)
 		}
 	}
@@ -195,22 +223,9 @@ func (s *Session) drop(patterns []string) {
 		delete(s.subs, p)
 		if sub.state == live {
 			s.t.unlist(sub)
-			s.orphaned(sub)
-		} else if sub.state == joining {
-			s.pending--
 		}
 		sub.state = gone
 		s.t.h.stats.Subscriptions.Add(-1)
-	}
-}
-
-// orphaned: lost was live, and a replay that is just under way for another
-// subscription left the topics to it which both have.
-func (s *Session) orphaned(lost *sub) {
-	for _, other := range s.subs {
-		if other.state == joining && protocol.Overlap(other.want.Pattern, lost.want.Pattern) {
-			s.gap(protocol.Gap{Topic: other.want.Pattern, Since: s.t.cursor().String(), Reason: protocol.GapExpired})
-		}
 	}
 }
 
@@ -234,7 +249,7 @@ func (s *Session) Heartbeat() {
 // complete gives the position up to which all subscriptions are complete; zero
 // while one of them is not live. With the tenant's lock held.
 func (s *Session) complete() protocol.Cursor {
-	if !s.t.ok {
+	if !s.t.ok || s.pending > 0 {
 		return protocol.Cursor{}
 	}
 	for _, sub := range s.subs {
@@ -340,9 +355,11 @@ func (s *Session) catchUp() {
 	for _, sub := range s.subs {
 		if sub.state == stale {
 			sub.state = joining
-			s.pending++
 			again = append(again, sub)
 		}
+	}
+	if again != nil {
+		s.pending++
 	}
 	s.t.mu.Unlock()
 	if again != nil {

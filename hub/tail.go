@@ -31,7 +31,7 @@ func (t *tenant) fromTails(q Query) (View, bool) {
 	v.Topics = make([]TopicView, len(q.Topics))
 	for i, tq := range q.Topics {
 		tl := t.tail(tq.Topic)
-		if tl == nil || tq.To != 0 && tq.To != t.pos { // memory reaches to pos, no further
+		if tl == nil || tq.To != 0 {
 			return View{}, false
 		}
 		if tl.last == 0 {

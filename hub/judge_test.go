@@ -1,0 +1,258 @@
+package hub_test
+
+import (
+	"math"
+	"slices"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// The promises of section 6 of the contract, checked with each message that a
+// client reads. All with the world's mu held.
+
+// event is read by the client.
+func (c *client) event(e hub.Entry, m note) {
+	n := c.w.numbers[e.Event.Cursor]
+	topic := e.Event.Topic
+	c.w.delivered++
+	c.w.note("    %s gets %s live %v id %v", c.name, c.w.name(n), e.Live(), !e.Cursor.IsZero())
+	if !slices.ContainsFunc(c.subs, func(s *subscription) bool { return s.created <= m.calls && c.matches(s.pattern, topic) }) {
+		c.w.failf("%s did not want %s", c.name, c.w.name(n))
+		return
+	}
+	p := c.topics[topic]
+	if p == nil { // the topic's first event ever
+		p = &progress{}
+		c.topics[topic] = p
+	}
+	if n < p.done && !p.loose {
+		c.w.failf("%s: %s comes again, or too late: it had all before #%d", c.name, c.w.name(n), p.done)
+		return
+	}
+	if lost := c.lost(topic, p.from(), n); lost != nil {
+		c.w.failf("%s gets %s, and has neither got nor a gap for %s", c.name, c.w.name(n), c.w.name(lost[0]))
+		return
+	}
+	p.first = min(p.first, n)
+	p.done, p.loose = n+1, false
+	for _, a := range c.alarms {
+		delete(a.missing, n)
+	}
+	for _, s := range c.subs {
+		if s.pattern == topic && s.created <= m.calls && s.left == 0 {
+			s.cursor = e.Event.Cursor
+		}
+	}
+	if !e.Cursor.IsZero() {
+		c.claim(e.Cursor, m)
+	}
+}
+
+// lost gives the events that the client neither got nor was told of.
+func (c *client) lost(topic string, from, to int) []int {
+	return c.w.missing(topic, from, to, func(n int) bool { return n < c.announced[topic] || c.excused[n] })
+}
+
+// claim: the hub said with a message that the client can resume everything from
+// cursor.
+func (c *client) claim(cursor protocol.Cursor, m note) {
+	n, ok := c.w.upTo(cursor)
+	if !ok {
+		c.w.failf("%s: the id %s is nowhere in the log", c.name, cursor)
+		return
+	}
+	if was, _ := c.w.upTo(c.scalar); n < was && !c.loose {
+		c.w.failf("%s: the id goes back from %s to %s", c.name, c.scalar, cursor)
+	}
+	for topic, p := range c.topics {
+		if !slices.ContainsFunc(c.subs, func(s *subscription) bool {
+			return s.created <= m.returned && (s.left == 0 || s.left > m.calls) && c.matches(s.pattern, topic)
+		}) {
+			continue
+		}
+		if !p.open { // else nothing is owed of it yet
+			c.complete(topic, p, n, "the id "+cursor.String())
+		}
+	}
+	c.scalar = cursor
+	for _, s := range c.subs {
+		if s.created <= m.returned && s.left == 0 {
+			s.cursor = cursor
+		}
+	}
+}
+
+// complete: somebody said that a topic is complete up to n.
+func (c *client) complete(topic string, p *progress, n int, who string) {
+	if lost := c.lost(topic, p.from(), n); lost != nil {
+		c.w.failf("%s: %s runs ahead of %s", c.name, who, c.w.name(lost[0]))
+	}
+	p.open, p.first = false, min(p.first, n)
+	p.done = max(p.done, n)
+}
+
+// from gives the number of the event from which on none may be missing.
+func (p *progress) from() int {
+	switch {
+	case !p.open:
+		return p.done
+	case p.owed < 0:
+		return math.MaxInt
+	}
+	return max(p.done, p.owed)
+}
+
+// gap is read.
+func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
+	c.w.gaps++
+	i := slices.IndexFunc(c.subs, func(s *subscription) bool { return s.pattern == pattern && s.created <= m.calls })
+	if i >= 0 { // not a later one of that pattern, whose turn has not come
+		c.subs[i].gapped = true
+		if c.w.lossless && !c.subs[i].below {
+			c.w.failf("%s: a gap for %s, and nothing is lost", c.name, pattern)
+		}
+	} else {
+		c.w.failf("%s: a gap for %s, which it did not ask for", c.name, pattern)
+	}
+	a := &alarm{missing: map[int]bool{}}
+	for topic := range c.w.byTopic {
+		if !c.matches(pattern, topic) {
+			continue
+		}
+		if p := c.topics[topic]; p != nil {
+			for _, n := range c.lost(topic, p.from(), m.events) {
+				a.missing[n] = true
+			}
+			p.loose = p.loose || reason == protocol.GapEpoch
+		}
+		c.announced[topic] = max(c.announced[topic], m.events)
+	}
+	c.loose = c.loose || reason == protocol.GapEpoch
+	c.alarms = append(c.alarms, a)
+}
+
+// subscribed is read.
+func (c *client) subscribed(ref string, cursor protocol.Cursor, topics []protocol.SubscribedTopic) {
+	r := c.asked[ref]
+	n, ok := c.w.upTo(cursor)
+	if r == nil || !ok {
+		c.w.failf("%s: subscribed %s at %s, which is nothing of ours", c.name, ref, cursor)
+		return
+	}
+	for i, s := range r.subs {
+		if !slices.Contains(c.subs, s) {
+			continue // revoked meanwhile
+		}
+		if s.gapped && topics[i].Resumed || s.since.IsZero() && topics[i].Resumed {
+			c.w.failf("%s: %s is said to be resumed, and is not", c.name, s.pattern)
+		}
+		if _, known := c.w.upTo(s.since); !known && !s.since.IsZero() && !s.gapped {
+			c.w.failf("%s: no gap for %s with a forged cursor", c.name, s.pattern)
+		}
+		s.in = true
+		if s.left != 0 {
+			continue
+		}
+		if was, _ := c.w.upTo(s.cursor); s.cursor.IsZero() || n > was || c.loose {
+			s.cursor = cursor
+		}
+	}
+	for topic, p := range c.topics { // of the connection, not only of this request
+		if slices.ContainsFunc(c.subs, func(s *subscription) bool {
+			return (s.in || slices.Contains(r.subs, s)) && s.left == 0 && c.matches(s.pattern, topic)
+		}) {
+			c.complete(topic, p, n, "subscribed at "+cursor.String())
+		}
+	}
+	for _, h := range r.below {
+		if !slices.ContainsFunc(r.subs, func(s *subscription) bool {
+			return s.left == 0 && !s.since.IsZero() && slices.Contains(c.subs, s) && c.matches(s.pattern, h.topic)
+		}) {
+			continue
+		}
+		if lost := c.lost(h.topic, h.from, h.to.first); lost != nil {
+			c.w.failf("%s asked for %s from #%d on, which another subscription had from #%d on, and has neither got nor a gap for %s",
+				c.name, h.topic, h.from, h.to.first, c.w.name(lost[0]))
+		}
+	}
+}
+
+// unsubscribed is read; without a ref it is a Revoke's.
+func (c *client) unsubscribed(ref string, patterns []string, m note) {
+	var removed, kept []*subscription
+	for _, s := range c.subs {
+		over := slices.Contains(patterns, s.pattern) && s.created <= m.calls && (ref == "" || s.leftRef == ref)
+		if over {
+			removed = append(removed, s)
+		} else {
+			kept = append(kept, s)
+		}
+	}
+	c.subs = kept
+	for topic := range c.topics {
+		if slices.ContainsFunc(removed, func(s *subscription) bool { return c.matches(s.pattern, topic) }) {
+			c.left(topic, removed, ref == "")
+		}
+	}
+}
+
+// left: subscriptions are gone that had a topic. Who asked for it after they
+// began to leave starts now. So may, when they were revoked, who asked before and
+// still has no answer: a Revoke does not wait for its turn.
+func (c *client) left(topic string, removed []*subscription, revoked bool) {
+	began := 0
+	for _, s := range removed {
+		if c.matches(s.pattern, topic) {
+			began = max(began, s.left)
+		}
+	}
+	var heirs []*subscription
+	for _, s := range c.subs {
+		if !c.matches(s.pattern, topic) {
+			continue
+		}
+		if s.in || s.created < began && !revoked {
+			return // it had the topic all the time
+		}
+		if len(heirs) == 0 || s.created == heirs[0].created {
+			heirs = append(heirs, s)
+		}
+	}
+	if heirs == nil {
+		delete(c.topics, topic)
+		return
+	}
+	was := c.topics[topic]
+	p, _ := c.start(heirs, topic)
+	if revoked && !p.open { // it may have begun, or not
+		p.done, p.loose = max(p.done, was.done), true
+	}
+	*was = *p // a hole may point to it
+}
+
+// verdict is asked at the end, when everything has settled.
+func (c *client) verdict() {
+	if c.conn == nil {
+		return
+	}
+	for _, s := range c.subs {
+		if !s.in || s.left != 0 {
+			c.w.failf("%s: %s never got an answer (in %v, left %d)", c.name, s.pattern, s.in, s.left)
+			return
+		}
+	}
+	for topic, p := range c.topics {
+		if !slices.ContainsFunc(c.subs, func(s *subscription) bool { return c.matches(s.pattern, topic) }) {
+			continue
+		}
+		if lost := c.lost(topic, p.done, len(c.w.events)); lost != nil {
+			c.w.failf("%s never got %s, nor a gap", c.name, c.w.name(lost[0]))
+		}
+	}
+	for _, a := range c.alarms {
+		if len(a.missing) == 0 {
+			c.w.needless++
+		}
+	}
+}
