@@ -69,7 +69,7 @@ type Session struct {
 	// guarded by t.mu
 	subs    map[string]*sub
 	seen    *protocol.Event // the newest live event queued, so that none goes twice
-	ids     bool            // the first subscribed was sent
+	ids     bool            // a position of the whole session was sent, as with subscribed
 	names   map[string]bool // what subs will hold when all ops are done
 	asked   []*request      // Subscribes whose op has not begun
 	pending int             // Subscribes and catch-ups that are not done
@@ -243,7 +243,9 @@ func (s *Session) gap(g protocol.Gap) {
 func (s *Session) Heartbeat() {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	s.sink.Heartbeat(s.complete())
+	c := s.complete()
+	s.ids = s.ids || !c.IsZero() // a first subscribe may go back behind it
+	s.sink.Heartbeat(c)
 }
 
 // complete gives the position up to which all subscriptions are complete; zero
