@@ -1,7 +1,6 @@
 package hub_test
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -33,7 +32,9 @@ type client struct {
 	announced map[string]int // of a topic: the number of events when the last gap for it was queued
 	excused   map[int]bool   // superseded by a later event
 	asked     map[string]*request
-	loose     bool // ids may go back: a gap said that the epoch is another
+	loose     bool  // ids may go back: a gap said that the epoch is another
+	passed    []int // events that only a gap stood for, on this connection
+	odd       bool  // its cursor is of no event, or something was revoked, on this connection
 	alarms    []*alarm
 }
 
@@ -230,7 +231,8 @@ func (c *client) away() *hub.Session {
 // back makes the books of a new connection.
 func (c *client) back(i *instance, slow bool) *conn {
 	c.conn = &conn{c: c, instance: i, slow: slow, room: make(chan struct{}), waiting: map[string]int{}}
-	c.subs, c.loose = nil, false
+	_, known := c.w.upTo(c.scalar)
+	c.subs, c.loose, c.passed, c.odd = nil, false, nil, !known
 	if c.ws {
 		c.scalar = protocol.Cursor{} // it has a cursor for each wish
 	}
@@ -339,7 +341,7 @@ func (c *client) leaves(patterns []string, revoked bool) string {
 	c.conn.calls++
 	c.refs++
 	ref := fmt.Sprint(c.refs)
-	if revoked {
+	if c.odd = c.odd || revoked; revoked {
 		ref = ""
 	}
 	for _, s := range c.subs {
@@ -364,7 +366,7 @@ func (c *client) control(e hub.Entry, n note) {
 		c.w.failf("%s: %q: %v", c.name, n.message, err)
 		return
 	}
-	c.w.note("    %s gets %s  id %s", c.name, n.message, cmp.Or(e.Cursor.String(), "none"))
+	c.w.note("    %s gets %s  id %v", c.name, n.message, e.Cursor)
 	switch m.Op {
 	case "gap":
 		c.gap(m.Topic, m.Reason, n)

@@ -11,6 +11,31 @@ import (
 // Rule is one of the rules that can be switched off.
 type Rule = rule
 
+// Rules are all of them.
+var Rules = map[string]Rule{
+	"hole":      ruleHole,
+	"liveEpoch": ruleLiveEpoch,
+	"verify":    ruleVerify,
+	"prev":      rulePrev,
+	"vanished":  ruleVanished,
+	"floor":     ruleFloor,
+	"epoch":     ruleEpoch,
+	"ahead":     ruleAhead,
+	"meet":      ruleMeet,
+}
+
+// Rules are all of them.
+var Rules = []struct {
+	Name string
+	Rule Rule
+}{
+	{"hole", ruleHole}, {"live epoch", ruleLiveEpoch}, {"verify", ruleVerify},
+	{"prev", rulePrev}, {"vanished", ruleVanished}, {"floor", ruleFloor},
+	{"epoch", ruleEpoch}, {"ahead", ruleAhead}, {"meet", ruleMeet},
+	{"told", ruleTold}, {"frontier", ruleFrontier}, {"reach", ruleReach},
+	{"catch up", ruleCatchUp}, {"owner", ruleOwner}, {"start", ruleStart}, {"ids", ruleIDs},
+}
+
 // SwitchOff switches rules off, before the first use of the hub.
 func (h *Hub) SwitchOff(r Rule) { h.off |= r }
 

@@ -73,7 +73,7 @@ func (s *Session) replay(subs []*sub, again bool) (r *replay, owners []*sub) {
 			owners = append(owners, sub)
 		}
 	}
-	if owners != nil {
+	if owners != nil && !s.t.h.off.has(ruleOwner) {
 		r.skip = func(topic string) bool {
 			return slices.ContainsFunc(owners, func(sub *sub) bool { return sub.matches(topic) })
 		}
@@ -116,7 +116,7 @@ func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) [
 		return nil, done
 	}
 	for _, sub := range s.subs {
-		if sub.state == stale {
+		if sub.state == stale && !t.h.off.has(ruleCatchUp) {
 			return nil, catchUpFirst
 		}
 	}
@@ -140,7 +140,9 @@ func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) [
 		}
 		s.queue(r, r.follow(events, len(events)), answer == nil)
 	}
-	s.uncovered(r, owners)
+	if !t.h.off.has(ruleStart) {
+		s.uncovered(r, owners)
+	}
 	for i, sub := range subs {
 		if sub.state == joining {
 			if p := r.parts[i]; p.fresh {
@@ -281,7 +283,7 @@ func (t *tenant) look(ctx context.Context, q Query, reach uint64) (View, error) 
 func (t *tenant) shared(q Query, reach uint64) (View, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.ok || t.pos < reach {
+	if !t.ok || t.pos < reach && !t.h.off.has(ruleReach) {
 		return View{}, false
 	}
 	v, ok := t.fromTails(q)

@@ -34,6 +34,7 @@ func (c *client) event(e hub.Entry, m note) {
 		c.w.failf("%s gets %s, and has neither got nor a gap for %s", c.name, c.w.name(n), c.w.name(lost[0]))
 		return
 	}
+	c.pass(topic, p.from(), n)
 	p.first = min(p.first, n)
 	p.done, p.loose = n+1, false
 	for _, a := range c.alarms {
@@ -52,6 +53,13 @@ func (c *client) event(e hub.Entry, m note) {
 // lost gives the events that the client neither got nor was told of.
 func (c *client) lost(topic string, from, to int) []int {
 	return c.w.missing(topic, from, to, func(n int) bool { return n < c.announced[topic] || c.excused[n] })
+}
+
+// pass notes the events that the client is past, and has only a gap for.
+func (c *client) pass(topic string, from, to int) {
+	if to > from {
+		c.passed = append(c.passed, c.w.missing(topic, from, to, func(n int) bool { return c.excused[n] })...)
+	}
 }
 
 // claim: the hub said with a message that the client can resume everything from
@@ -88,6 +96,7 @@ func (c *client) complete(topic string, p *progress, n int, who string) {
 	if lost := c.lost(topic, p.from(), n); lost != nil {
 		c.w.failf("%s: %s runs ahead of %s", c.name, who, c.w.name(lost[0]))
 	}
+	c.pass(topic, p.from(), n)
 	p.open, p.first = false, min(p.first, n)
 	p.done = max(p.done, n)
 }
@@ -108,6 +117,9 @@ func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
 	c.w.gaps++
 	i := slices.IndexFunc(c.subs, func(s *subscription) bool { return s.pattern == pattern && s.created <= m.calls })
 	if i >= 0 { // not a later one of that pattern, whose turn has not come
+		if s := c.subs[i]; s.since.IsZero() && !s.in && !s.gapped && reason == protocol.GapExpired && !c.odd && !c.began(pattern) {
+			c.w.failf("%s: a gap for %s, which is fresh", c.name, pattern)
+		}
 		c.subs[i].gapped = true
 		if c.w.lossless && !c.subs[i].below {
 			c.w.failf("%s: a gap for %s, and nothing is lost", c.name, pattern)
@@ -130,6 +142,16 @@ func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
 	}
 	c.loose = c.loose || reason == protocol.GapEpoch
 	c.alarms = append(c.alarms, a)
+}
+
+// began says whether the client was given an event of a topic of the pattern.
+func (c *client) began(pattern string) bool {
+	for topic, p := range c.topics {
+		if c.matches(pattern, topic) && p.first != math.MaxInt {
+			return true
+		}
+	}
+	return false
 }
 
 // subscribed is read.
@@ -231,8 +253,9 @@ func (c *client) left(topic string, removed []*subscription, revoked bool) {
 	*was = *p // a hole may point to it
 }
 
-// verdict is asked at the end, when everything has settled.
-func (c *client) verdict() {
+// verdict is asked at the end, when everything has settled. retained says what is
+// still in the log: a gap does not stand for that.
+func (c *client) verdict(retained map[protocol.Cursor]bool) {
 	if c.conn == nil {
 		return
 	}
@@ -248,6 +271,11 @@ func (c *client) verdict() {
 		}
 		if lost := c.lost(topic, p.done, len(c.w.events)); lost != nil {
 			c.w.failf("%s never got %s, nor a gap", c.name, c.w.name(lost[0]))
+		}
+	}
+	for _, n := range c.passed {
+		if retained[c.w.events[n].Cursor] && !c.ws && !c.odd {
+			c.w.failf("%s got a gap for %s, which was in the log all the time", c.name, c.w.name(n))
 		}
 	}
 	for _, a := range c.alarms {

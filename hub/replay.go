@@ -137,7 +137,7 @@ func gapOf(p *part, since protocol.Cursor, reason protocol.GapReason) step {
 // expired announces that events of p after since are gone, the last of them
 // lost, when the head of the log is head.
 func (r *replay) expired(steps []step, p *part, since, lost, head uint64) []step {
-	if lost <= p.told {
+	if lost <= p.told || p.told > 0 && r.off.has(ruleTold) {
 		return steps
 	}
 	p.told, p.broken = head, true
@@ -337,7 +337,7 @@ func (r *replay) fetch() ([]step, error) {
 		for i, topic := range chunk {
 			tv, pl := v.Topics[i], r.topics[topic]
 			steps = r.gone(steps, pl, tv, v)
-			if tv.More {
+			if tv.More && !r.off.has(ruleFrontier) {
 				frontier = min(frontier, tv.Events[len(tv.Events)-1].Cursor.Seq)
 			} else {
 				whole = append(whole, pl)

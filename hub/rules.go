@@ -14,6 +14,13 @@ const (
 	ruleEpoch                      // cursor of another epoch: gap
 	ruleAhead                      // cursor ahead of the log: gap
 	ruleMeet                       // go live only where pos is
+	ruleTold                       // a gap covers only what was lost before it
+	ruleFrontier                   // give up to where every topic's events are at hand
+	ruleReach                      // what others read counts as far as it reaches
+	ruleCatchUp                    // what was live before comes before what joins
+	ruleOwner                      // leave out what another subscription has already
+	ruleStart                      // … and say so where that began later
+	ruleIDs                        // no id while a subscription joins
 )
 
 func (r rule) has(one rule) bool { return r&one != 0 }

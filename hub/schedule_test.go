@@ -162,11 +162,31 @@ func (s *schedule) settle() {
 	time.Sleep(45 * time.Second)
 	synctest.Wait()
 	s.check()
+	retained := s.retained()
 	s.w.mu.Lock()
 	for _, c := range s.clients {
-		c.verdict()
+		c.verdict(retained)
 	}
 	s.w.mu.Unlock()
+}
+
+// retained gives the events that are in the log.
+func (s *schedule) retained() map[protocol.Cursor]bool {
+	var q hub.Query
+	for _, t := range topics {
+		q.Topics = append(q.Topics, hub.TopicQuery{Topic: t})
+	}
+	v, err := s.w.log.Look(context.Background(), acme, q)
+	if err != nil {
+		panic(err)
+	}
+	all := map[protocol.Cursor]bool{}
+	for _, tv := range v.Topics {
+		for _, e := range tv.Events {
+			all[e.Cursor] = true
+		}
+	}
+	return all
 }
 
 // end takes everything down, that the bubble may end.

@@ -117,7 +117,7 @@ func (s *sub) queue(e *protocol.Event, dirty *[]Sink) {
 		return
 	}
 	s.session.seen = e
-	s.session.sink.Event(e, s.session.pending == 0)
+	s.session.sink.Event(e, s.session.pending == 0 || s.session.t.h.off.has(ruleIDs))
 	*dirty = append(*dirty, s.session.sink)
 }
 

@@ -97,7 +97,7 @@ func (t *tenant) keepTails(q Query, v View) {
 	}
 	for i, tq := range q.Topics {
 		tv := v.Topics[i]
-		if tv.More || tq.To != 0 && tq.To < v.Head {
+		if tv.More || tq.To != 0 && tq.To < v.Head || tq.After > v.Head {
 			continue
 		}
 		tl := &tail{lo: tq.After, hi: v.Head, floor: v.Floor, last: tv.Last, at: t.now()}

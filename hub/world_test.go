@@ -25,7 +25,7 @@ type world struct {
 	byTopic  map[string][]int
 	numbers  map[protocol.Cursor]int
 	epochs   map[string]epoch
-	steps    []string
+	steps    []step
 	failure  string
 	lossless bool // nothing was done in this schedule that needs a gap
 
@@ -111,8 +111,12 @@ func (w *world) step(format string, args ...any) {
 	w.mu.Unlock()
 }
 
-func (w *world) note(format string, args ...any) {
-	w.steps = append(w.steps, fmt.Sprintf(format, args...))
+func (w *world) note(format string, args ...any) { w.steps = append(w.steps, step{format, args}) }
+
+// step is a line of the story, put into words when somebody wants to read it.
+type step struct {
+	format string
+	args   []any
 }
 
 func (w *world) failf(format string, args ...any) {
@@ -132,11 +136,19 @@ func (w *world) failed() bool {
 func (w *world) story() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return strings.Join(w.steps, "\n")
+	var b strings.Builder
+	for _, s := range w.steps {
+		fmt.Fprintf(&b, s.format+"\n", s.args...)
+	}
+	return b.String()
 }
 
-// name gives an event in short.
-func (w *world) name(n int) string {
-	e := w.events[n]
-	return fmt.Sprintf("#%d %s %s", n, e.Topic, e.Cursor)
+// name gives an event in short, when it is put into words.
+func (w *world) name(n int) fmt.Stringer { return numbered{n, w.events[n]} }
+
+type numbered struct {
+	n int
+	e *protocol.Event
 }
+
+func (e numbered) String() string { return fmt.Sprintf("#%d %s %s", e.n, e.e.Topic, e.e.Cursor) }
