@@ -17,7 +17,13 @@ type Publication struct {
 	Key    string // conflation key, optional
 	Final  bool   // never superseded
 	Dedupe string // the publisher's own id of the event, optional
+
+	field string // where in the body its topic stood
 }
+
+// TopicField names what gave the topic in the body that was parsed, for errors:
+// topic, events[3].topic, subject of a CloudEvent.
+func (p *Publication) TopicField() string { return p.field }
 
 // AppendBody appends what follows the id in the event's JSON, from the comma
 // before "topic" to the closing brace. now stands in for a missing time.

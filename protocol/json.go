@@ -48,11 +48,16 @@ func isNull(raw json.RawMessage) bool {
 	return len(raw) == 0 || string(raw) == "null"
 }
 
+// maxDepth bounds how deep arrays and objects can lie in one another. Go reads
+// 10,000, and an event is wrapped a few times before somebody reads it: what is
+// taken in must come out again.
+const maxDepth = 9000
+
 // Compact gives one JSON value without the white space between its tokens, and
 // otherwise to the byte: numbers, escapes, order and repetition of keys. It is
-// false for what is no JSON or no UTF-8.
+// false for what is no JSON or no UTF-8, or nested more than 9,000 deep.
 func Compact(b []byte) ([]byte, bool) {
-	if !utf8.Valid(b) {
+	if !utf8.Valid(b) || depth(b) > maxDepth {
 		return nil, false
 	}
 	var out bytes.Buffer
@@ -61,6 +66,29 @@ func Compact(b []byte) ([]byte, bool) {
 		return nil, false
 	}
 	return out.Bytes(), true
+}
+
+// depth gives how deep the arrays and objects of a JSON text lie in one another.
+func depth(b []byte) (deepest int) {
+	if bytes.Count(b, []byte{'['})+bytes.Count(b, []byte{'{'}) <= maxDepth {
+		return 0 // not too deep, whatever it is: so for nearly all
+	}
+	level, quoted := 0, false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			level++
+			deepest = max(deepest, level)
+		case c == ']' || c == '}':
+			level--
+		}
+	}
+	return deepest
 }
 
 // MaxLabelBytes bounds type, source, key and dedupe.

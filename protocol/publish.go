@@ -3,6 +3,7 @@ package protocol
 import (
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -65,6 +66,7 @@ func inBody(field string, reason Reason, format string, args ...any) *Error {
 func (o object) publication(at string, maxData int) (Publication, *Error) {
 	var p Publication
 	var err *Error
+	p.field = at + "topic"
 	if p.Topic, err = o.topic(at, "topic"); err != nil {
 		return p, err
 	}
@@ -132,14 +134,27 @@ func (o object) time(at string) (string, *Error) {
 	return s, nil
 }
 
-// CheckTime says whether s is a time as in RFC 3339, with a zone.
+// MaxTimeBytes bounds the time of an event: RFC 3339 allows any number of digits
+// of a second.
+const MaxTimeBytes = 64
+
+// CheckTime says whether s is a time as in RFC 3339, with a zone, of at most
+// MaxTimeBytes. Go's own reading would also take an hour of one digit, a comma
+// before the fraction, and a zone of 24 hours.
 func CheckTime(s string) bool {
-	_, err := time.Parse(time.RFC3339Nano, s)
-	return err == nil
+	if _, err := time.Parse(time.RFC3339Nano, s); err != nil || len(s) > MaxTimeBytes {
+		return false
+	}
+	zone := s[max(0, len(s)-len("+00:00")):]
+	return s[len("2006-01-02T15")] == ':' && !strings.Contains(s, ",") &&
+		(s[len(s)-1] == 'Z' || zone[1:3] <= "23" && zone[4:] <= "59")
 }
 
 func (o object) data(at string, maxData int) ([]byte, *Error) {
-	data, _ := Compact(o["data"])
+	data, ok := Compact(o["data"])
+	if !ok {
+		return nil, inBody(at+"data", Invalid, "%sdata is nested more than %d deep", at, maxDepth)
+	}
 	if len(data) > maxData {
 		return nil, Errorf(PayloadTooLarge, InBody, at+"data", Invalid, "%sdata is larger than %d bytes", at, maxData)
 	}
@@ -184,6 +199,7 @@ func (o object) cloudEvent(at string, maxData int) (Publication, *Error) {
 	if p.Type, err = o.label(at, "type", true); err != nil {
 		return p, err
 	}
+	p.field = at + "subject"
 	if p.Topic, err = o.topic(at, "subject"); err != nil {
 		return p, err
 	}

@@ -73,11 +73,11 @@ func (s *Server) comeBack(code protocol.CloseCode) time.Duration {
 }
 
 // start opens the session and welcomes the client. since is the client's own
-// cursor. It is false when the server takes nobody any more: then conn is closing.
+// cursor. It is false when the server takes no more: then conn is closing.
 func (c *client) start(conn *wire.Conn, since protocol.Cursor) bool {
 	c.conn = conn
-	if !c.s.add(c) {
-		conn.Close(protocol.Drain)
+	if code := c.s.add(c); code != 0 {
+		conn.Close(code)
 		return false
 	}
 	c.session = c.s.opts.Hub.Open(c.identity.Tenant, conn)

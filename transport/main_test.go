@@ -4,20 +4,25 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/hub"
@@ -32,11 +37,16 @@ const secret = "0123456789abcdef0123456789abcdef"
 
 // instance is a hub on a real port.
 type instance struct {
-	t      *testing.T
-	server *transport.Server
-	log    *memlog.Log
-	base   string // http://127.0.0.1:port
-	lines  *logLines
+	t        *testing.T
+	server   *transport.Server
+	hub      *hub.Hub
+	log      *faulty
+	registry *prometheus.Registry
+	addr     string
+	base     string // http://127.0.0.1:port
+	lines    *logLines
+	client   func() *http.Transport // one for each request: no connection is shared
+	patience time.Duration          // with one read of a client
 }
 
 // logLines is what the instance logged.
@@ -60,24 +70,40 @@ func (l *logLines) String() string {
 // start starts an instance with a log in memory; change may alter its options.
 func start(t *testing.T, change func(*transport.Options)) *instance {
 	t.Helper()
+	return serve(t, nil, change)
+}
+
+// serve is start, with a config over TLS.
+func serve(t *testing.T, config *tls.Config, change func(*transport.Options)) *instance {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	return serveOn(t, l, config, change)
+}
+
+func serveOn(t *testing.T, l net.Listener, config *tls.Config, change func(*transport.Options)) *instance {
+	t.Helper()
 	retention, err := hub.ParseRetention(hub.DefaultRetention)
 	require.NoError(t, err)
-	log := memlog.New(memlog.Options{Retention: retention})
+	log := &faulty{Log: memlog.New(memlog.Options{Retention: retention})}
 	h := hub.New(log, hub.Options{Linger: time.Millisecond})
 	verifier, err := auth.New(t.Context(), auth.Config{Secret: secret})
 	require.NoError(t, err)
-	i := &instance{t: t, log: log, lines: &logLines{}}
-	opts := transport.Options{Hub: h, Verifier: verifier, Version: "test", Logger: zerolog.New(i.lines)}
+	i := &instance{t: t, hub: h, log: log, lines: &logLines{}, registry: prometheus.NewRegistry(), patience: 10 * time.Second}
+	i.client = func() *http.Transport { return &http.Transport{DisableKeepAlives: true} }
+	opts := transport.Options{Hub: h, Verifier: verifier, Version: "test", Logger: zerolog.New(i.lines), Registry: i.registry}
 	if change != nil {
 		change(&opts)
 	}
 	i.server, err = transport.New(opts)
 	require.NoError(t, err)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	i.base = "http://" + l.Addr().String()
+	i.addr = l.Addr().String()
+	i.base = "http://" + i.addr
+	if config != nil {
+		i.base = "https://" + i.addr
+	}
 	served := make(chan error, 1)
-	go func() { served <- i.server.Serve(l, nil) }()
+	go func() { served <- i.server.Serve(l, config) }()
 	t.Cleanup(func() {
 		require.NoError(t, i.server.Close())
 		require.NoError(t, <-served)
@@ -85,6 +111,13 @@ func start(t *testing.T, change func(*transport.Options)) *instance {
 		log.Close()
 	})
 	return i
+}
+
+// in gives the instance for use in a subtest.
+func (i *instance) in(t *testing.T) *instance {
+	sub := *i
+	sub.t = t
+	return &sub
 }
 
 // token signs claims for tenant acme, which may publish everything; change may
@@ -124,13 +157,13 @@ func (i *instance) do(method, path, token, body string, headers ...string) answe
 	for n := 0; n+1 < len(headers); n += 2 {
 		req.Header.Set(headers[n], headers[n+1])
 	}
-	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	res, err := i.client().RoundTrip(req)
 	require.NoError(i.t, err)
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	require.NoError(i.t, err)
 	a := answer{status: res.StatusCode, header: res.Header, body: string(b)}
-	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") && method != "HEAD" {
 		require.NoError(i.t, json.Unmarshal(b, &a), a.body)
 	}
 	return a
@@ -151,6 +184,7 @@ type block struct{ id, event, data, retry string }
 
 // stream is an SSE client.
 type stream struct {
+	i    *instance
 	t    *testing.T
 	body io.ReadCloser
 	in   *bufio.Reader
@@ -159,15 +193,15 @@ type stream struct {
 
 func (i *instance) stream(path string, headers ...string) *stream {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(i.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithCancel(i.t.Context())
 	req, err := http.NewRequestWithContext(ctx, "GET", i.base+path, nil)
 	require.NoError(i.t, err)
 	for n := 0; n+1 < len(headers); n += 2 {
 		req.Header.Set(headers[n], headers[n+1])
 	}
-	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	res, err := i.client().RoundTrip(req)
 	require.NoError(i.t, err)
-	s := &stream{t: i.t, body: res.Body, in: bufio.NewReader(res.Body), res: res}
+	s := &stream{i: i, t: i.t, body: res.Body, in: bufio.NewReader(res.Body), res: res}
 	i.t.Cleanup(func() { cancel(); _ = res.Body.Close() })
 	return s
 }
@@ -181,6 +215,8 @@ func (s *stream) next() block {
 }
 
 func (s *stream) read() (b block, err error) {
+	late := time.AfterFunc(s.i.patience, func() { _ = s.body.Close() })
+	defer late.Stop()
 	for {
 		line, err := s.in.ReadString('\n')
 		if err != nil {
@@ -219,10 +255,13 @@ func (s *stream) begin() (before []block, subscribed block) {
 	}
 }
 
-// socket is a WebSocket client.
+// socket is a WebSocket client. It reads all the time, as a browser does.
 type socket struct {
-	t  *testing.T
-	ws *websocket.Conn
+	i    *instance
+	t    *testing.T
+	ws   *websocket.Conn
+	came chan string // closed at the end, after err is set
+	err  error
 }
 
 func (i *instance) dial(path string, headers ...string) *socket {
@@ -233,12 +272,24 @@ func (i *instance) dial(path string, headers ...string) *socket {
 	}
 	ws, _, err := websocket.Dial(i.t.Context(), "ws"+strings.TrimPrefix(i.base, "http")+path, &websocket.DialOptions{
 		Subprotocols: []string{"pushhub.v1"}, HTTPHeader: h,
-		HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}},
+		HTTPClient: &http.Client{Transport: i.client()},
 	})
 	require.NoError(i.t, err)
 	ws.SetReadLimit(1 << 20)
 	i.t.Cleanup(func() { _ = ws.CloseNow() })
-	return &socket{i.t, ws}
+	s := &socket{i, i.t, ws, make(chan string, 10_000), nil}
+	go func() {
+		defer close(s.came)
+		for {
+			_, b, err := ws.Read(context.Background()) // it ends with the test
+			if err != nil {
+				s.err = err
+				return
+			}
+			s.came <- string(b)
+		}
+	}()
+	return s
 }
 
 func (s *socket) next() string {
@@ -249,13 +300,57 @@ func (s *socket) next() string {
 }
 
 func (s *socket) read() (string, error) {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
-	defer cancel()
-	_, b, err := s.ws.Read(ctx)
-	return string(b), err
+	select {
+	case m, ok := <-s.came:
+		if !ok {
+			return "", s.err
+		}
+		return m, nil
+	case <-time.After(s.i.patience):
+		return "", context.DeadlineExceeded
+	}
 }
 
 func (s *socket) say(message string) {
 	s.t.Helper()
 	require.NoError(s.t, s.ws.Write(s.t.Context(), websocket.MessageText, []byte(message)))
 }
+
+func readFull(r io.Reader, b []byte) error {
+	_, err := io.ReadFull(r, b)
+	return err
+}
+
+// receiveBuffer asks for a receive buffer of so many bytes, before the connection
+// is made; 0 is the usual one.
+func receiveBuffer(bytes int) func(network, address string, raw syscall.RawConn) error {
+	if bytes == 0 {
+		return nil
+	}
+	return func(_, _ string, raw syscall.RawConn) error {
+		var failed error
+		err := raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
+		})
+		return errors.Join(err, failed)
+	}
+}
+
+// shown is an event as clients see it.
+type shown struct {
+	ID, Topic, Type, Time, Source string
+	Data                          json.RawMessage
+}
+
+func decodeEvent(t *testing.T, b string) (e shown) {
+	t.Helper()
+	decodeJSON(t, b, &e)
+	return e
+}
+
+func decodeJSON(t *testing.T, b string, into any) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal([]byte(b), into), b)
+}
+
+func newBuffered(r io.Reader) *bufio.Reader { return bufio.NewReader(r) }

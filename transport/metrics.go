@@ -114,6 +114,12 @@ func resultOf(err error) string {
 	return string(protocol.Internal)
 }
 
+// Published counts events that came into the log by another way than this
+// server: source is redis for raw channels.
+func (s *Server) Published(source string, events int, err error, took time.Duration) {
+	s.metrics.publish(source, events, err, took)
+}
+
 func (m *metrics) publish(source string, events int, err error, took time.Duration) {
 	result := resultOf(err)
 	m.published.WithLabelValues(source, result).Add(float64(max(events, 1)))

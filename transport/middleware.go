@@ -37,9 +37,10 @@ func (s *Server) observe(route string, h http.HandlerFunc) http.Handler {
 			}
 			s.opts.Logger.Error().Str("request_id", info.id).Str("uri_path", info.path).
 				Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("a handler panicked")
-			if rec.status == 0 {
-				s.fail(rec, r, errors.New("panic"))
+			if rec.status != 0 {
+				panic(http.ErrAbortHandler) // half an answer must not look like a whole one
 			}
+			s.fail(rec, r, errors.New("panic"))
 		}()
 		if s.cors(rec, r) {
 			return

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -99,11 +98,7 @@ func mayPublish(id *auth.Identity, events []protocol.Publication) error {
 		if id.MayPublish(events[i].Topic) {
 			continue
 		}
-		field := "topic"
-		if len(events) > 1 {
-			field = fmt.Sprintf("events[%d].topic", i)
-		}
-		return protocol.Errorf(protocol.Forbidden, protocol.InBody, field, protocol.IsForbidden, "the token does not grant publishing to %s", events[i].Topic)
+		return protocol.Errorf(protocol.Forbidden, protocol.InBody, events[i].TopicField(), protocol.IsForbidden, "the token does not grant publishing to %s", events[i].Topic)
 	}
 	return nil
 }

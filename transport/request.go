@@ -113,6 +113,9 @@ func (s *Server) identify(r *http.Request) (*auth.Identity, error) {
 		return nil, err
 	}
 	if id, err = id.For(tenant); err != nil {
+		if r.Header.Get(auth.TenantHeader) == "" && tenant != "" {
+			return nil, auth.WithOrigin(err, protocol.InQuery)
+		}
 		return nil, err
 	}
 	if who := id.Requester(); who != "" {
@@ -191,11 +194,11 @@ func (q query) topics(max int) ([]string, error) {
 			if err := protocol.CheckPattern(name); err != nil {
 				return nil, badQuery("topics", protocol.Malformed, "%v", err)
 			}
+			if len(all) == max {
+				return nil, badQuery("topics", protocol.Invalid, "more than %d topics", max)
+			}
 			all = append(all, name)
 		}
-	}
-	if len(all) > max {
-		return nil, badQuery("topics", protocol.Invalid, "more than %d topics", max)
 	}
 	return all, nil
 }
@@ -203,6 +206,7 @@ func (q query) topics(max int) ([]string, error) {
 // wish is what a connection asks for in its path and query.
 type wish struct {
 	patterns []string
+	own      string // that of them which the path or the token stands for
 	since    protocol.Cursor
 	last     int // -1: each topic's default
 }
@@ -233,15 +237,17 @@ func (s *Server) wishOf(r *http.Request, q query, id *auth.Identity, sse bool) (
 	if w.last, err = q.number("last", -1, 0, protocol.MaxLast); err != nil {
 		return w, err
 	}
-	own, err := pathTopic(r, id)
-	if err != nil {
+	if w.own, err = pathTopic(r, id); err != nil {
 		return w, err
 	}
-	if own == "" && len(w.patterns) == 0 && id.Job != "" {
-		own = protocol.JobsPrefix + id.Job
+	if w.own == "" && len(w.patterns) == 0 && id.Job != "" {
+		w.own = protocol.JobsPrefix + id.Job
 	}
-	if own != "" && !slices.Contains(w.patterns, own) {
-		w.patterns = append(w.patterns, own)
+	if w.own != "" && !slices.Contains(w.patterns, w.own) {
+		w.patterns = append(w.patterns, w.own)
+	}
+	if len(w.patterns) > s.limits.Topics {
+		return w, badQuery("topics", protocol.Invalid, "more than %d topics with that of the path", s.limits.Topics)
 	}
 	return w, nil
 }
@@ -272,7 +278,11 @@ func pathTopic(r *http.Request, id *auth.Identity) (string, error) {
 func (w wish) wants(id *auth.Identity, origin protocol.Origin) ([]hub.Want, error) {
 	wants := make([]hub.Want, len(w.patterns))
 	for i, p := range w.patterns {
-		want, err := grant(id, protocol.TopicWish{Topic: p, Since: w.since, Last: w.last}, origin)
+		from := origin
+		if p == w.own {
+			from = protocol.InPath
+		}
+		want, err := grant(id, protocol.TopicWish{Topic: p, Since: w.since, Last: w.last}, from)
 		if err != nil {
 			return nil, err
 		}

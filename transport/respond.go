@@ -73,7 +73,7 @@ func (s *Server) public(err error, info *requestInfo) *protocol.Error {
 		e = protocol.Errorf(protocol.PayloadTooLarge, protocol.InBody, "body", protocol.Invalid, "the body is larger than %d bytes", tooLarge.Limit)
 	case errors.Is(err, hub.ErrTooMany):
 		e = protocol.Errorf(protocol.BadRequest, protocol.InMessage, "topics", protocol.Invalid, "a connection can have %d subscriptions", s.limits.Topics)
-	case errors.Is(err, hub.ErrUnknown), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, hub.ErrUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled): // the last: the client has gone
 		e = protocol.Errorf(protocol.Unavailable, protocol.InInternal, "events", protocol.TimedOut, "the log did not answer in time: the events may be in it or not; repeat with dedupe")
 	case errors.Is(err, hub.ErrUnavailable):
 		e = protocol.Errorf(protocol.Unavailable, protocol.InInternal, "", "", "the log cannot be reached; nothing was changed")

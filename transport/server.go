@@ -34,7 +34,7 @@ type Limits struct {
 	OutboxEvents int           // live events that wait per connection; 256
 	OutboxBytes  int           // and their bytes; 1 MiB
 	Connections  int           // per instance; 0: no bound of its own
-	Handshake    time.Duration // until a request's header is there; 10 s
+	Handshake    time.Duration // until a request's header is there; three times that until its body is; 10 s
 	Heartbeat    time.Duration // longest silence; each connection's own lies between ¾ of it and it; 20 s
 	Pong         time.Duration // how long an answer to a ping may take; 10 s
 	Drain        time.Duration // over which the clients of a closing instance are spread; 30 s
@@ -131,6 +131,8 @@ func New(opts Options) (*Server, error) {
 	s.http = &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: s.limits.Handshake,
+		ReadTimeout:       3 * s.limits.Handshake,
+		WriteTimeout:      6 * s.limits.Heartbeat, // of what is no stream: those have deadlines of their own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          log.New(serverLog{opts.Logger}, "", 0),
@@ -175,14 +177,11 @@ func (s *Server) Serve(l net.Listener, config *tls.Config) error {
 // ctx ends. Publishers are served to the end.
 func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
-	already := s.draining
 	s.draining = true
+	s.checkEmpty()
 	all := make([]*client, 0, len(s.clients))
 	for c := range s.clients {
 		all = append(all, c)
-	}
-	if !already && len(all) == 0 {
-		close(s.empty)
 	}
 	s.mu.Unlock()
 	for _, c := range all {
@@ -221,6 +220,11 @@ func (s *Server) isDraining() bool {
 func (s *Server) full() protocol.CloseCode {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.closedTo()
+}
+
+// closedTo is full with mu held.
+func (s *Server) closedTo() protocol.CloseCode {
 	switch {
 	case s.draining:
 		return protocol.Drain
@@ -230,27 +234,33 @@ func (s *Server) full() protocol.CloseCode {
 	return 0
 }
 
-// add registers a client; false when none is taken any more.
-func (s *Server) add(c *client) bool {
+// add registers a client, or says as full does why it is not taken.
+func (s *Server) add(c *client) protocol.CloseCode {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
-		return false
+	code := s.closedTo()
+	if code == 0 {
+		s.clients[c] = struct{}{}
 	}
-	s.clients[c] = struct{}{}
-	return true
+	return code
 }
 
 func (s *Server) remove(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.clients, c)
-	if s.draining && len(s.clients) == 0 {
-		select {
-		case <-s.empty:
-		default:
-			close(s.empty)
-		}
+	s.checkEmpty()
+}
+
+// checkEmpty closes empty when it is time. With mu held.
+func (s *Server) checkEmpty() {
+	if !s.draining || len(s.clients) > 0 {
+		return
+	}
+	select {
+	case <-s.empty:
+	default:
+		close(s.empty)
 	}
 }
 

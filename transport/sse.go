@@ -26,13 +26,13 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store, no-transform")
 	if err == nil && s.finished(r, id, wish) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
-	h.Set("Cache-Control", "no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
@@ -133,14 +133,14 @@ func openStream(w http.ResponseWriter, r *http.Request, opts wire.Options) (conn
 	if err != nil {
 		return nil, nil, fmt.Errorf("take over the connection: %w", err)
 	}
-	conn = wire.New(socket, plainTCP(socket), opts)
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: ")
 	head.WriteString(time.Now().UTC().Format(http.TimeFormat))
 	head.WriteString("\r\n")
 	_ = w.Header().Write(&head) // into memory
 	head.WriteString("\r\n")
-	conn.Raw(head.Bytes())
+	opts.Head = head.Bytes()
+	conn = wire.New(socket, plainTCP(socket), opts)
 	return conn, func() {
 		_, _ = io.Copy(io.Discard, socket) // until the client closes, or the Conn does
 		conn.Abort()
@@ -175,10 +175,13 @@ func (h *h2stream) SetWriteDeadline(t time.Time) error { return h.rc.SetWriteDea
 // Close implements wire.Socket. The handler ends the stream by leaving.
 func (h *h2stream) Close() error { return nil }
 
-// leave waits for a write under way, which is cut short, and ends all others.
+// leave ends all writes. One that is under way is cut short, which resets the
+// stream: without one it ends in order.
 func (h *h2stream) leave() {
-	_ = h.rc.SetWriteDeadline(time.Now()) // fails only when the stream is gone, and then a write does too
-	h.mu.Lock()
+	if !h.mu.TryLock() {
+		_ = h.rc.SetWriteDeadline(time.Now()) // fails only when the stream is gone, and then a write does too
+		h.mu.Lock()
+	}
 	h.left = true
 	h.mu.Unlock()
 }

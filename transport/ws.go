@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -48,11 +49,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		id = &auth.Identity{}
 	}
-	bye := byeFrames
-	if err != nil {
-		bye = func(m protocol.Bye) []byte { return append(errorFrame(s.public(err, about(r))), byeFrames(m)...) }
-	}
-	c, opts := s.newClient(r, id, protocol.WebSocket, bye)
+	c, opts := s.newClient(r, id, protocol.WebSocket, byeFrames)
 	take := &takeover{ResponseWriter: w, opts: opts}
 	ws, acceptErr := websocket.Accept(take, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
@@ -70,7 +67,11 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		e := s.public(err, c.info)
 		s.metrics.connects.WithLabelValues("websocket", string(e.Code)).Inc()
-		take.conn.Close(e.Code.CloseCode())
+		code := s.full()
+		if code == 0 || e.Code != protocol.Unavailable {
+			code = e.Code.CloseCode()
+		}
+		take.conn.Close(code, errorFrame("", e))
 		drain(ws)
 		take.conn.Abort()
 		return
@@ -125,7 +126,8 @@ func checkUpgrade(w http.ResponseWriter, r *http.Request) error {
 	bad := func(header string, reason protocol.Reason, text string) error {
 		return protocol.Errorf(protocol.BadRequest, protocol.InHeaders, header, reason, "%s", text)
 	}
-	if !headerHas(r, "Connection", "upgrade") || !headerHas(r, "Upgrade", "websocket") {
+	if r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor == 0 ||
+		!headerHas(r, "Connection", "upgrade") || !headerHas(r, "Upgrade", "websocket") {
 		w.Header().Set("Upgrade", "websocket")
 		return bad("Upgrade", protocol.Required, "this path is for WebSockets")
 	}
@@ -171,13 +173,13 @@ func (c *client) read(ws *websocket.Conn) {
 	bad := 0
 	for {
 		kind, body, err := ws.Reader(context.Background()) // it ends with the socket
-		if err != nil {
-			c.because(whyRead(err))
-			return
+		var message []byte
+		if err == nil {
+			message, err = io.ReadAll(io.LimitReader(body, limit+1))
 		}
-		message, err := io.ReadAll(io.LimitReader(body, limit+1))
 		if err != nil {
 			c.because(whyRead(err))
+			c.conn.Finish() // the answer to the client's close frame may be on its way
 			return
 		}
 		c.hear()
@@ -187,12 +189,13 @@ func (c *client) read(ws *websocket.Conn) {
 			drain(ws)
 			return
 		}
-		if e := c.obey(kind, message); e != nil {
+		if ref, e := c.obey(kind, message); e != nil {
 			if bad++; bad >= maxBadMessages {
-				c.conn.Close(protocol.CloseBadRequest)
+				c.conn.Close(protocol.CloseBadRequest, errorFrame(ref, c.s.public(e, c.info)))
 				drain(ws)
 				return
 			}
+			c.refuse(ref, e)
 			continue
 		}
 		bad = 0
@@ -225,17 +228,15 @@ func drain(ws *websocket.Conn) {
 
 func drainBody(body io.Reader) { _, _ = io.Copy(io.Discard, body) } // its error is the next Reader's
 
-// obey does what a message asks for. The error is given for a malformed one,
-// which has been answered.
-func (c *client) obey(kind websocket.MessageType, message []byte) *protocol.Error {
+// obey does what a message asks for, and answers it. The error is given for a
+// malformed one, with its ref; that is for the caller to answer.
+func (c *client) obey(kind websocket.MessageType, message []byte) (ref string, e *protocol.Error) {
 	var cmd protocol.Command
-	e := protocol.Errorf(protocol.BadRequest, protocol.InMessage, "message", protocol.NotSupported, "binary messages are not supported")
-	if kind == websocket.MessageText {
-		cmd, e = protocol.ParseCommand(message)
+	if kind != websocket.MessageText {
+		return "", protocol.Errorf(protocol.BadRequest, protocol.InMessage, "message", protocol.NotSupported, "binary messages are not supported")
 	}
-	if e != nil {
-		c.refuse(cmd.Ref, e)
-		return e
+	if cmd, e = protocol.ParseCommand(message); e != nil {
+		return cmd.Ref, e
 	}
 	switch cmd.Op {
 	case protocol.OpPing:
@@ -256,7 +257,7 @@ func (c *client) obey(kind websocket.MessageType, message []byte) *protocol.Erro
 			c.refuse(cmd.Ref, err)
 		}
 	}
-	return nil
+	return "", nil
 }
 
 func (c *client) refuse(ref string, err error) {
@@ -265,6 +266,9 @@ func (c *client) refuse(ref string, err error) {
 }
 
 func (c *client) subscribe(cmd protocol.Command) error {
+	if len(cmd.Topics) > c.s.limits.Topics { // also of repeated ones: the hub compares each with each
+		return hub.ErrTooMany
+	}
 	id := c.who()
 	wants := make([]hub.Want, len(cmd.Topics))
 	for i, t := range cmd.Topics {
@@ -279,6 +283,9 @@ func (c *client) subscribe(cmd protocol.Command) error {
 func (c *client) authenticate(cmd protocol.Command) error {
 	id, err := c.s.opts.Verifier.Verify(context.Background(), cmd.Token)
 	c.s.metrics.authenticated(err)
+	if err == nil && !id.ExpiresAt.After(time.Now()) { // the leeway is for connecting
+		err = protocol.Errorf(protocol.Unauthorized, protocol.InMessage, "token", protocol.Expired, "the token has expired")
+	}
 	if err == nil {
 		id, err = id.For(c.who().Tenant)
 	}
@@ -296,8 +303,8 @@ func (c *client) authenticate(cmd protocol.Command) error {
 // pingFrame is a WebSocket ping without payload.
 var pingFrame = []byte{0x89, 0}
 
-func errorFrame(e *protocol.Error) []byte {
-	return protocol.AppendTextFrame(nil, protocol.ErrorMessage{Error: e}.Encode())
+func errorFrame(ref string, e *protocol.Error) []byte {
+	return protocol.AppendTextFrame(nil, protocol.ErrorMessage{Ref: ref, Error: e}.Encode())
 }
 
 // byeFrames gives bye and the close frame after it.
@@ -325,7 +332,7 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return ordered, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(ordered, 512)), nil
 }
 
-// orderedConn is a socket whose writes are queued in its Conn.
+// orderedConn is a socket whose writes are queued in its Conn, which closes it.
 type orderedConn struct {
 	net.Conn
 	conn *wire.Conn
@@ -336,3 +343,6 @@ func (c orderedConn) Write(p []byte) (int, error) {
 	c.conn.Flush()
 	return len(p), nil
 }
+
+// Close does nothing: what was written may still be queued.
+func (c orderedConn) Close() error { return nil }

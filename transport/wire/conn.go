@@ -13,7 +13,9 @@ package wire
 import (
 	"context"
 	"io"
+	"math"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,9 +26,10 @@ import (
 // Options of a Conn.
 type Options struct {
 	Encoding  protocol.Encoding
-	MaxEvents int           // live events that may wait; 0: no bound
-	MaxBytes  int           // their bytes
-	Stall     time.Duration // a write that makes no progress for so long ends the connection
+	Head      []byte        // goes out before everything, also before the bye of a connection that is closed at once
+	MaxEvents int           // live events that may wait while the client is behind; 0: no bound
+	MaxBytes  int           // their bytes; for itself that of answers and other control messages too
+	Stall     time.Duration // a write that makes no progress for so long ends the connection; 0: never
 	// Bye makes the last frames of a connection that the hub closes.
 	Bye func(code protocol.CloseCode, position protocol.Cursor) []byte
 	// Delivered is called for each live event that was written completely, and
@@ -44,10 +47,12 @@ type Socket interface {
 }
 
 const (
-	batchFrames  = 64
-	batchBytes   = 128 << 10
-	behindFrames = 16              // of a Conn that cannot ask its socket
-	linger       = 5 * time.Second // for the client to close after bye
+	batchFrames = 64
+	batchBytes  = 128 << 10
+	pieceBytes  = 16 << 10              // one write, one record of TLS: what must get through before a stall
+	frameCost   = 64                    // bytes that a waiting frame costs besides its own, about
+	unfinished  = 20 * time.Millisecond // a write that lasts longer waits for the client, where the socket cannot be asked
+	linger      = 5 * time.Second       // for the client to close after bye
 )
 
 // Conn is the sending half of one connection. It implements hub.Sink. All its
@@ -66,13 +71,15 @@ type Conn struct {
 	part    int         // bytes of flight[0] that are written
 	busy    bool        // somebody writes
 	blocked bool        // the socket was full, and is not drained since
+	writing time.Time   // when the write under way began; zero: none is
+	control int         // what control frames cost that are not completely written
 	ending  bool        // bye is queued: nothing is added any more
 	lastly  bool        // close the socket when everything is written
 	closed  bool
 	code    protocol.CloseCode // why the hub closed it; 0: it did not
 	reached protocol.Cursor    // position of the client after what is completely written
 	room    chan struct{}      // closed when no replay waits; nil: nobody asks
-	touched time.Time          // when something was queued last
+	touched time.Time          // when something was queued last that moves the position
 	stats   Stats
 }
 
@@ -87,14 +94,19 @@ type Stats struct {
 func New(socket Socket, tcp *net.TCPConn, opts Options) *Conn {
 	c := &Conn{opts: opts, socket: socket, done: make(chan struct{}), touched: time.Now()}
 	c.quit = sync.OnceFunc(func() { close(c.done) })
-	c.out.MaxEvents, c.out.MaxBytes = opts.MaxEvents, opts.MaxBytes
+	if opts.Head != nil {
+		c.flight = append(c.flight, hub.Entry{Frame: opts.Head})
+		c.control = frameCost + len(opts.Head)
+	}
 	if tcp != nil {
 		c.direct = newDirect(tcp)
 	}
 	return c
 }
 
-// Event implements hub.Sink. Over the budget the connection ends as a slow consumer.
+// Event implements hub.Sink. Over the budget the connection ends as a slow
+// consumer, if it is behind: a burst that only waits for its goroutine is none
+// of the client's fault.
 func (c *Conn) Event(e *protocol.Event, id bool) {
 	enc := c.opts.Encoding
 	if !id {
@@ -106,7 +118,16 @@ func (c *Conn) Event(e *protocol.Event, id bool) {
 	if c.ending {
 		return
 	}
-	conflated, ok := c.out.Event(e, frame, id, c.behind())
+	behind := c.behind()
+	c.out.MaxEvents, c.out.MaxBytes = c.opts.MaxEvents, c.opts.MaxBytes
+	if !behind {
+		c.out.MaxEvents, c.out.MaxBytes = 0, 0
+	}
+	conflated, ok := c.out.Event(e, frame, id, behind)
+	if !ok && !c.direct.ok() { // it queued more than that before it proved to be behind
+		c.conflate()
+		conflated, ok = c.out.Event(e, frame, id, behind)
+	}
 	if !ok {
 		c.end(protocol.SlowConsumer)
 		return
@@ -122,7 +143,26 @@ func (c *Conn) behind() bool {
 	if c.direct.ok() {
 		return c.blocked
 	}
-	return c.busy && c.out.Len() >= behindFrames
+	return !c.writing.IsZero() && time.Since(c.writing) > unfinished
+}
+
+// conflate supersedes among what waits. With mu held.
+func (c *Conn) conflate() {
+	all := c.out.Take(make([]hub.Entry, 0, c.out.Len()), math.MaxInt)
+	c.out.MaxEvents, c.out.MaxBytes = 0, 0
+	for _, e := range all {
+		switch id := !e.Cursor.IsZero(); {
+		case e.Live():
+			if conflated, _ := c.out.Event(e.Event, e.Frame, id, true); conflated {
+				c.opts.Conflated()
+			}
+		case e.Event != nil:
+			c.out.Retained(e.Event, e.Frame, id)
+		default:
+			c.out.Control(e.Frame, e.Cursor)
+		}
+	}
+	c.out.MaxEvents, c.out.MaxBytes = c.opts.MaxEvents, c.opts.MaxBytes
 }
 
 // Retained implements hub.Sink.
@@ -166,19 +206,24 @@ func (c *Conn) Raw(frame []byte) { c.raw(frame, protocol.Cursor{}) }
 func (c *Conn) raw(frame []byte, position protocol.Cursor) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ending {
-		c.out.Control(frame, position)
+	if c.ending {
+		return
+	}
+	if c.control += frameCost + len(frame); c.opts.MaxBytes > 0 && c.control > c.opts.MaxBytes {
+		c.end(protocol.SlowConsumer) // it asks and asks, and does not read the answers
+		return
+	}
+	c.out.Control(frame, position)
+	if !position.IsZero() {
 		c.touched = time.Now()
 	}
 }
 
-// Idle gives for how long nothing was queued; 0 while something waits.
+// Idle gives for how long nothing was queued that moves the client's position:
+// pings, pongs and answers do not.
 func (c *Conn) Idle() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.busy || c.out.Len() > 0 {
-		return 0
-	}
 	return time.Since(c.touched)
 }
 
@@ -218,17 +263,18 @@ func (c *Conn) Room(ctx context.Context) error {
 }
 
 // Close ends the connection from the hub's side: what waits is dropped, a frame
-// that is partly written is completed, bye follows, and the socket is closed
-// when it is written, at the latest after some seconds. The first code counts.
-func (c *Conn) Close(code protocol.CloseCode) {
+// that is partly written is completed, the last frames that are given and bye
+// follow, and the socket is closed when they are written, at the latest after
+// some seconds. The first code counts.
+func (c *Conn) Close(code protocol.CloseCode, last ...[]byte) {
 	c.mu.Lock()
-	c.end(code)
+	c.end(code, last...)
 	c.mu.Unlock()
 	c.Flush()
 }
 
 // end: with mu held.
-func (c *Conn) end(code protocol.CloseCode) {
+func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 	if c.ending {
 		return
 	}
@@ -240,9 +286,31 @@ func (c *Conn) end(code protocol.CloseCode) {
 			position = c.flight[i].Cursor
 		}
 	}
-	c.out.Control(c.opts.Bye(code, position), protocol.Cursor{})
+	for _, frame := range append(last, c.opts.Bye(code, position)) {
+		c.out.Control(frame, protocol.Cursor{})
+	}
 	c.roomy()
 	time.AfterFunc(linger, c.Abort)
+}
+
+// Finish ends the connection from the client's side: nothing is added, what waits
+// is written, and the socket is closed when that is done, at the latest after
+// some seconds. It returns then. If the hub is closing already, it is Abort.
+func (c *Conn) Finish() {
+	c.mu.Lock()
+	waits := c.busy || c.out.Len() > 0 || len(c.flight) > 0
+	if c.ending || !waits {
+		c.mu.Unlock()
+		c.Abort()
+		return
+	}
+	c.ending, c.lastly = true, true
+	c.roomy()
+	c.mu.Unlock()
+	timer := time.AfterFunc(linger, c.Abort)
+	defer timer.Stop()
+	c.Flush()
+	<-c.done
 }
 
 // Abort closes the socket at once.
@@ -254,7 +322,6 @@ func (c *Conn) Abort() {
 	}
 	c.closed, c.ending = true, true
 	c.out.Drop()
-	c.flight = nil
 	c.roomy()
 	c.mu.Unlock()
 	_ = c.socket.Close() // its errors say nothing that a reader of the socket does not see
@@ -329,6 +396,9 @@ func (c *Conn) write(put func(frames [][]byte) (int, error)) bool {
 			}
 			frames = append(frames, e.Frame)
 		}
+		if !c.direct.ok() {
+			c.writing = time.Now()
+		}
 		c.mu.Unlock()
 		n, err := put(frames)
 		c.written(n)
@@ -338,7 +408,7 @@ func (c *Conn) write(put func(frames [][]byte) (int, error)) bool {
 		if err != nil {
 			c.stalled(err)
 			c.mu.Lock()
-			c.busy = false
+			c.busy, c.flight = false, nil
 			c.mu.Unlock()
 			c.Abort()
 			return true
@@ -362,6 +432,7 @@ func (c *Conn) written(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.Bytes += int64(n)
+	c.writing = time.Time{}
 	n += c.part
 	c.part = 0
 	for i, e := range c.flight {
@@ -375,7 +446,9 @@ func (c *Conn) written(n int) {
 		if !e.Cursor.IsZero() {
 			c.reached = e.Cursor
 		}
-		if e.Event != nil {
+		if e.Event == nil {
+			c.control -= frameCost + len(e.Frame)
+		} else {
 			c.stats.Events++
 			if e.Live() {
 				c.opts.Delivered(e.Event)
@@ -389,31 +462,22 @@ func (c *Conn) written(n int) {
 func (c *Conn) wait(frames [][]byte) (int, error) {
 	if c.opts.Stall > 0 {
 		_ = c.socket.SetWriteDeadline(time.Now().Add(c.opts.Stall)) // a closed socket says so when written
+		defer func() { _ = c.socket.SetWriteDeadline(time.Time{}) }()
 	}
 	if c.direct.ok() {
 		return c.direct.wait(frames)
 	}
-	total := 0
-	if len(frames) > 1 { // one write, one record of TLS, one flush
-		var joined []byte
-		for _, f := range frames {
-			joined = append(joined, f...)
-		}
-		frames = [][]byte{joined}
+	piece := slices.Clip(frames[0]) // shared: appending must copy it
+	for i := 1; i < len(frames) && len(piece) < pieceBytes; i++ {
+		piece = append(piece, frames[i]...)
 	}
-	for _, f := range frames {
-		n, err := c.socket.Write(f)
-		total += n
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
+	return c.socket.Write(piece[:min(len(piece), pieceBytes)])
 }
 
-// shut ends the sending side after bye: the client closes, or the timer does.
+// shut ends the sending side after bye: the client closes, or the timer does. A
+// client that closed first waits for the end only.
 func (c *Conn) shut() {
-	if half, ok := c.socket.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+	if half, ok := c.socket.(interface{ CloseWrite() error }); ok && c.Code() != 0 && half.CloseWrite() == nil {
 		return
 	}
 	c.Abort()

@@ -1,0 +1,187 @@
+package transport_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport"
+)
+
+// drain begins to drain and gives the outcome.
+func (i *instance) drain(ctx context.Context) chan error {
+	done := make(chan error, 1)
+	go func() { done <- i.server.Drain(ctx) }()
+	return done
+}
+
+// Every client is told when to come back and from where; no new one is taken;
+// publishers are served to the end.
+func TestDrain(t *testing.T) {
+	onAllWays(t, nil, func(t *testing.T, i *instance, w way) {
+		i = i.in(t)
+		tok := token(t, nil)
+		require.Equal(t, 200, i.do("GET", "/health", "", "").status)
+		holder := i.hold() // publishes until the last client has gone
+		streams := make([]*stream, 5)
+		for n := range streams {
+			streams[n] = i.stream("/api/v1/stream?topics=a&token=" + tok)
+			streams[n].begin()
+		}
+		id := i.publish("a", "1")
+		for _, s := range streams {
+			require.Equal(t, id, s.next().id)
+		}
+		done := i.drain(t.Context())
+		retries := map[string]bool{}
+		for _, s := range streams {
+			retry := s.next().retry
+			require.Equal(t, block{id, "control", byeJSON(protocol.Drain, retry, id), ""}, s.next())
+			_, err := s.read()
+			require.Equal(t, io.EOF, err)
+			retries[retry] = true
+		}
+		require.Greater(t, len(retries), 1, "each has its own time")
+		require.Regexp(t, `^{"op":"bye","code":1012,"reason":"drain","retry":\d+,"cursor":"`+id+`"}$`, holder())
+
+		health := i.do("GET", "/health", "", "")
+		require.Equal(t, 503, health.status)
+		require.Contains(t, health.body, `{"status":"unhealthy","version":"test"`)
+		require.Equal(t, 200, i.do("GET", "/health/live", "", "").status)
+		requireBye(t, i.stream("/api/v1/stream?topics=a&token="+tok), protocol.Drain, "")
+		i.publish("a", "2")
+		select {
+		case err := <-done:
+			t.Fatal("it did not wait for the last client: ", err)
+		default:
+		}
+		holder()
+		require.NoError(t, <-done)
+		require.Contains(t, i.lines.String(), `"reason":"drain"`)
+	})
+}
+
+// hold gives a WebSocket of a plain client that does not close by itself: the
+// first call gives its bye, the second closes.
+func (i *instance) hold() func() string {
+	i.t.Helper()
+	if strings.HasPrefix(i.base, "https") {
+		s := i.stream("/api/v1/stream?topics=a&token=" + token(i.t, nil))
+		s.begin()
+		calls := 0
+		return func() (m string) {
+			if calls++; calls > 1 {
+				require.NoError(i.t, s.body.Close())
+				return ""
+			}
+			for m = s.next().data; !strings.Contains(m, "bye"); m = s.next().data {
+			}
+			return m
+		}
+	}
+	c := i.raw(0)
+	c.handshake("/api/v1/ws?topics=a&token="+token(i.t, nil), "HTTP/1.1")
+	c.accepted()
+	calls := 0
+	return func() (m string) {
+		if calls++; calls > 1 {
+			require.NoError(i.t, c.net.Close())
+			return ""
+		}
+		for _, m = c.frame(); !strings.Contains(m, "bye"); _, m = c.frame() {
+		}
+		opcode, _ := c.frame()
+		require.EqualValues(i.t, 8, opcode)
+		return m
+	}
+}
+
+// A WebSocket of a page is told by the close code, any other by the status.
+func TestWebSocketWhileDraining(t *testing.T) {
+	i := start(t, nil)
+	holder := i.hold()
+	done := i.drain(t.Context())
+	holder()
+	require.Equal(t, 503, i.do("GET", "/api/v1/ws", token(t, nil), "", upgrade...).status)
+	ws := i.dial("/api/v1/ws?token="+token(t, nil), "Origin", i.base)
+	require.Contains(t, ws.next(), `{"op":"error","error":{"code":"unavailable"`)
+	ws.ended(1012, "drain")
+	holder()
+	require.NoError(t, <-done)
+}
+
+// Who does not leave is cut off when the time is over.
+func TestDrainEndsInTime(t *testing.T) {
+	i := start(t, nil)
+	i.hold()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	<-i.drain(ctx)
+	require.Less(t, time.Since(began), 4*time.Second, "not only after the linger time")
+	require.NoError(t, <-i.drain(t.Context()), "nothing is left to be waited for")
+}
+
+func TestDrainWithoutClients(t *testing.T) {
+	i := start(t, nil)
+	require.NoError(t, <-i.drain(t.Context()))
+	require.NoError(t, <-i.drain(t.Context()))
+	_, err := (&http.Client{Transport: i.client()}).Get(i.base + "/health/live")
+	require.Error(t, err, "nothing listens any more")
+
+	i = start(t, nil)
+	require.NoError(t, i.server.Close())
+	require.NoError(t, <-i.drain(t.Context()), "also after the end")
+}
+
+func TestClose(t *testing.T) {
+	i := start(t, nil)
+	ws := i.open()
+	s := i.stream("/api/v1/stream?topics=a&token=" + token(t, nil))
+	s.begin()
+	require.NoError(t, i.server.Close())
+	_, err := ws.read()
+	require.Error(t, err)
+	require.Equal(t, websocket.StatusCode(-1), websocket.CloseStatus(err))
+	_, err = s.read()
+	require.Error(t, err)
+	require.NoError(t, <-i.drain(t.Context()), "there is nobody left")
+}
+
+// Health tells the state behind the hub; 503 is only for what a proxy should act
+// on.
+func TestHealth(t *testing.T) {
+	var state transport.State
+	i := start(t, func(o *transport.Options) { o.State = func() transport.State { return state } })
+	for _, c := range []struct {
+		state  transport.State
+		status int
+		word   string
+	}{
+		{transport.State{Ready: false, Redis: "disconnected"}, 503, "unhealthy"},
+		{transport.State{Ready: true, Redis: "connected", Services: map[string]string{"ingest": "leading"}}, 200, "healthy"},
+		{transport.State{Ready: true, Redis: "disconnected", Degraded: true}, 200, "degraded"},
+		{transport.State{Ready: true, Redis: "none"}, 200, "healthy"},
+	} {
+		state = c.state
+		for _, path := range []string{"/health", "/api/v1/health"} {
+			a := i.do("GET", path, "", "")
+			require.Equal(t, c.status, a.status)
+			services := "{}"
+			if c.state.Services != nil {
+				services = `{"ingest":"leading"}`
+			}
+			require.Regexp(t, fmt.Sprintf(`^{"status":"%s","version":"test","services":%s,"redis":"%s","timestamp":"[0-9T:-]{19}Z"}$`, c.word, services, c.state.Redis), a.body)
+		}
+		live := i.do("GET", "/health/live", "", "")
+		require.Equal(t, 200, live.status)
+	}
+}
