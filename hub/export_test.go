@@ -12,19 +12,6 @@ import (
 type Rule = rule
 
 // Rules are all of them.
-var Rules = map[string]Rule{
-	"hole":      ruleHole,
-	"liveEpoch": ruleLiveEpoch,
-	"verify":    ruleVerify,
-	"prev":      rulePrev,
-	"vanished":  ruleVanished,
-	"floor":     ruleFloor,
-	"epoch":     ruleEpoch,
-	"ahead":     ruleAhead,
-	"meet":      ruleMeet,
-}
-
-// Rules are all of them.
 var Rules = []struct {
 	Name string
 	Rule Rule

@@ -32,7 +32,10 @@ type Hub struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	work   sync.WaitGroup // keepers and the operations of sessions
+	work   sync.WaitGroup // keepers and the operations of sessions: see start
+
+	ending sync.Mutex // a leaf
+	ended  bool       // guarded by ending: nothing starts any more
 
 	mu      sync.RWMutex
 	tenants map[string]*tenant // guarded by mu
@@ -77,7 +80,19 @@ func (h *Hub) Close() {
 	}
 	clear(h.tenants)
 	h.mu.Unlock()
+	h.ending.Lock()
+	h.ended = true
+	h.ending.Unlock()
 	h.work.Wait()
+}
+
+// start runs f in a goroutine that Close waits for; after Close it does nothing.
+func (h *Hub) start(f func()) {
+	h.ending.Lock()
+	defer h.ending.Unlock()
+	if !h.ended {
+		h.work.Go(f)
+	}
 }
 
 // Stats gives the Hub's counters.
@@ -99,7 +114,7 @@ func (h *Hub) Open(tenant string, sink Sink) *Session {
 	if t == nil {
 		t = newTenant(h, tenant)
 		h.tenants[tenant] = t
-		h.work.Go(t.keep)
+		h.start(t.keep)
 		h.log.Watch(tenant)
 	}
 	s.t = t

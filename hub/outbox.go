@@ -105,13 +105,18 @@ func (o *Outbox) close() {
 	if o.holes < 64 || o.holes < o.Len() {
 		return
 	}
+	clear(o.places) // also those of what was taken
 	kept := o.queue[:0]
 	for _, e := range o.queue[o.head:] {
 		if e.Frame == nil {
 			continue
 		}
-		if e.kind == liveEvent && e.Event.Key != "" && !e.Event.Final {
-			o.places[conflation{e.Event.Topic, e.Event.Key}] = len(kept)
+		if e.kind == liveEvent && e.Event.Key != "" {
+			if place := (conflation{e.Event.Topic, e.Event.Key}); e.Event.Final {
+				delete(o.places, place)
+			} else {
+				o.places[place] = len(kept)
+			}
 		}
 		kept = append(kept, e)
 	}

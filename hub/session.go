@@ -303,7 +303,7 @@ func (s *Session) do(op func()) {
 	s.ops = append(s.ops, op)
 	if !s.busy {
 		s.busy = true
-		s.t.h.work.Go(s.run)
+		s.t.h.start(s.run)
 	}
 }
 

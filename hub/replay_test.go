@@ -1,0 +1,230 @@
+package hub_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/hub/memlog"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// caughtUp waits for subscribed, and gives what came before it.
+func (s *sink) caughtUp(t *testing.T) (lines []string, ids []protocol.Cursor) {
+	t.Helper()
+	for n := 1; ; n++ {
+		lines = s.until(t, n)
+		if strings.HasPrefix(lines[n-1], `{"op":"subscribed"`) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return slices.Clone(lines[:n-1]), slices.Clone(s.ids[:n])
+		}
+	}
+}
+
+// resume gives what a new client of wants is sent up to subscribed.
+func resume(t *testing.T, h *hub.Hub, wants ...hub.Want) (lines []string, ids []protocol.Cursor) {
+	t.Helper()
+	s := newSink()
+	session := h.Open("acme", s)
+	defer session.Close()
+	require.NoError(t, session.Subscribe("", wants, 1000))
+	return s.caughtUp(t)
+}
+
+// kept gives the lines of retained events of topics from seq from on, one each.
+func kept(from int, topics ...string) []string {
+	lines := make([]string, len(topics))
+	for i, topic := range topics {
+		lines[i] = fmt.Sprintf("kept %s %d", topic, from+i)
+	}
+	return lines
+}
+
+func gapLine(topic, since string, reason protocol.GapReason) string {
+	return string(protocol.Gap{Topic: topic, Since: since, Reason: reason}.Encode())
+}
+
+// many gives n topics in turn.
+func many(n, topics int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("t.%d", i%topics)
+	}
+	return all
+}
+
+// A hub that was just started reads all from the log, in pieces.
+func TestReplayInPieces(t *testing.T) {
+	for name, topics := range map[string]int{"few topics": 3, "windows": 100, "more than are asked for at once": 300} {
+		t.Run(name, func(t *testing.T) {
+			h, _ := open(t, ">:100000/1h")
+			all := many(4000, topics)
+			first := publish(t, h, all[0])
+			publish(t, h, all[1:]...)
+
+			lines, ids := resume(t, h, hub.Want{Pattern: "t.*", Since: first})
+			require.Equal(t, kept(2, all[1:]...), lines)
+			for i, id := range ids[:len(lines)] {
+				require.EqualValues(t, i+2, id.Seq)
+			}
+			var wants []hub.Want
+			for i := range topics {
+				wants = append(wants, hub.Want{Pattern: fmt.Sprintf("t.%d", i), Since: first})
+			}
+			lines, _ = resume(t, h, wants...)
+			require.Equal(t, kept(2, all[1:]...), lines)
+		})
+	}
+}
+
+// Seqs that are far apart do not make a replay long: windows grow.
+func TestReplayOverGreatDistances(t *testing.T) {
+	h, _ := open(t, "busy:1/1h,>:1000/1h")
+	first := publish(t, h, "busy")
+	seldom := many(80, 80)
+	publish(t, h, seldom...)
+	busy := make([]protocol.Publication, 1000)
+	for i := range busy {
+		busy[i] = protocol.Publication{Topic: "busy", Type: "t", Data: []byte("1")}
+	}
+	for range 50 {
+		_, err := h.Publish(t.Context(), "acme", busy)
+		require.NoError(t, err)
+	}
+	publish(t, h, seldom...)
+
+	lines, _ := resume(t, h, hub.Want{Pattern: ">", Since: first})
+	want := []string{gapLine(">", first.String(), protocol.GapExpired)}
+	want = append(want, kept(2, seldom...)...)
+	want = append(want, "kept busy 50081")
+	require.Equal(t, append(want, kept(50082, seldom...)...), lines)
+	require.Less(t, h.Stats().Reads.Load(), int64(40))
+}
+
+// A gap comes before any id that is beyond what is gone: a client that resumed
+// from such an id would never learn of it.
+func TestGapComesBeforeIDs(t *testing.T) {
+	h, log := open(t, ">:1000/1h")
+	first := publish(t, h, "other")
+	others := many(90, 90)
+	publish(t, h, "a")
+	publish(t, h, others...)
+	publish(t, h, "a")
+	log.Trim("acme", "a", 1)
+	lines, _ := resume(t, h, hub.Want{Pattern: ">", Since: first})
+	require.Equal(t, gapLine(">", first.String(), protocol.GapExpired), lines[0])
+	require.Equal(t, append(kept(3, others...), "kept a 93"), lines[1:])
+}
+
+// After a gap comes everything that is retained, whatever the floor.
+func TestReplayBelowTheFloor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := hub.ParseRetention("gone:9/30s,>:9/1h")
+		require.NoError(t, err)
+		log := memlog.New(memlog.Options{Retention: r})
+		h := hub.New(log, hub.Options{})
+		defer func() { h.Close(); log.Close() }()
+		first := publish(t, h, "other")
+		publish(t, h, "a", "gone", "b")
+		time.Sleep(2 * time.Minute)
+		publish(t, h, "other")
+		lines, _ := resume(t, h, hub.Want{Pattern: ">", Since: first})
+		require.Equal(t, []string{gapLine(">", first.String(), protocol.GapExpired), "kept a 2", "kept b 4", "kept other 5"}, lines)
+
+		lines, _ = resume(t, h, hub.Want{Pattern: "gone", Since: first}, hub.Want{Pattern: "a", Since: first}, hub.Want{Pattern: "never", Since: first})
+		require.Equal(t, []string{gapLine("gone", first.String(), protocol.GapExpired), gapLine("never", first.String(), protocol.GapExpired), "kept a 2"}, sortGaps(lines))
+	})
+}
+
+// sortGaps puts the gaps at the front in order: their order means nothing.
+func sortGaps(lines []string) []string {
+	n := 0
+	for n < len(lines) && strings.HasPrefix(lines[n], `{"op":"gap"`) {
+		n++
+	}
+	slices.Sort(lines[:n])
+	return lines
+}
+
+// A cursor ahead of the log stands before everything retained.
+func TestReplayFromAhead(t *testing.T) {
+	h, _ := open(t, hub.DefaultRetention)
+	c := publish(t, h, "a", "b", "a")
+	c.Seq = 99
+	lines, _ := resume(t, h, hub.Want{Pattern: ">", Since: c}, hub.Want{Pattern: "a", Since: c})
+	require.Equal(t, []string{gapLine(">", c.String(), protocol.GapEpoch), gapLine("a", c.String(), protocol.GapEpoch),
+		"kept a 1", "kept b 2", "kept a 3"}, sortGaps(lines))
+}
+
+// Of several cursors for a topic its own wins, else the lowest.
+func TestCursorsOfTopics(t *testing.T) {
+	h, _ := open(t, hub.DefaultRetention)
+	c := publish(t, h, "jobs.1", "jobs.2", "jobs.3", "jobs.1", "jobs.2", "jobs.3", "jobs.1", "jobs.2", "jobs.3")
+	at := func(seq uint64) protocol.Cursor { return protocol.Cursor{Epoch: c.Epoch, Seq: seq} }
+	lines, _ := resume(t, h,
+		hub.Want{Pattern: "jobs.*", Since: at(5)}, hub.Want{Pattern: "jobs.>", Since: at(3)},
+		hub.Want{Pattern: "jobs.1", Since: at(6)}, hub.Want{Pattern: "jobs.2", Since: at(1)},
+		hub.Want{Pattern: "jobs.3", Last: 1}) // without a cursor of its own: that of the patterns
+	require.Equal(t, []string{"kept jobs.2 2", "kept jobs.2 5", "kept jobs.3 6", "kept jobs.1 7", "kept jobs.2 8", "kept jobs.3 9"}, lines)
+}
+
+// spoiled is a log that spoils what Look answers.
+type spoiled struct {
+	hub.Log
+	looks atomic.Int64
+	spoil func(n int64, v *hub.View) error
+}
+
+func (s *spoiled) Look(ctx context.Context, tenant string, q hub.Query) (hub.View, error) {
+	v, err := s.Log.Look(ctx, tenant, q)
+	if err == nil {
+		err = s.spoil(s.looks.Add(1), &v)
+	}
+	return v, err
+}
+
+func onSpoiled(t *testing.T, spoil func(int64, *hub.View) error) *hub.Hub {
+	log := memlog.New(memlog.Options{})
+	h := hub.New(&spoiled{Log: log, spoil: spoil}, hub.Options{Linger: time.Millisecond})
+	t.Cleanup(func() { h.Close(); log.Close() })
+	return h
+}
+
+// An event that a log cannot read any more shows in the chain of the others.
+func TestReplayOverADamagedEvent(t *testing.T) {
+	h := onSpoiled(t, func(_ int64, v *hub.View) error {
+		for i := range v.Topics {
+			v.Topics[i].Events = slices.DeleteFunc(v.Topics[i].Events, func(e *protocol.Event) bool { return e.Cursor.Seq == 4 })
+		}
+		return nil
+	})
+	first := publish(t, h, "a")
+	publish(t, h, "a", "b", "a", "b", "a")
+	lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first}, hub.Want{Pattern: "b", Since: first})
+	require.Equal(t, []string{gapLine("a", first.String(), protocol.GapExpired), "kept a 2", "kept b 3", "kept b 5", "kept a 6"}, lines)
+}
+
+// A log that fails in between makes a replay late, and nothing else.
+func TestReplayWithFailures(t *testing.T) {
+	h := onSpoiled(t, func(n int64, _ *hub.View) error {
+		if n%2 == 0 {
+			return errors.New("down")
+		}
+		return nil
+	})
+	all := many(500, 70)
+	first := publish(t, h, "other")
+	publish(t, h, all...)
+	lines, _ := resume(t, h, hub.Want{Pattern: "t.>", Since: first})
+	require.Equal(t, kept(2, all...), lines)
+}
