@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing/synctest"
 	"time"
 
@@ -216,11 +217,11 @@ func (s *schedule) publish(n int) {
 	if err != nil {
 		panic(err)
 	}
-	said := ""
+	var said strings.Builder
 	for i, id := range ids[:min(n, 25)] {
-		said += fmt.Sprintf(" %s=%s", batch[i].Topic, id)
+		said.WriteString(fmt.Sprintf(" %s=%s", batch[i].Topic, id))
 	}
-	s.w.step("published%s", said)
+	s.w.step("published%s", said.String())
 }
 
 // connect opens a session for a client on any instance, with what it wants.

@@ -89,7 +89,7 @@ func TestHandshakeShape(t *testing.T) {
 
 // raw is a client without any library, which sees and sends every byte.
 type raw struct {
-	t   *testing.T
+	t   testing.TB
 	net net.Conn
 	in  *bufio.Reader
 }
@@ -116,11 +116,12 @@ func (c *raw) write(b string) {
 
 func (c *raw) handshake(path, version string, more ...string) {
 	c.t.Helper()
-	b := "GET " + path + " " + version + "\r\nHost: hub\r\n"
+	var b strings.Builder
+	b.WriteString("GET " + path + " " + version + "\r\nHost: hub\r\n")
 	for n := 0; n < len(upgrade); n += 2 {
-		b += upgrade[n] + ": " + upgrade[n+1] + "\r\n"
+		b.WriteString(upgrade[n] + ": " + upgrade[n+1] + "\r\n")
 	}
-	c.write(b + strings.Join(append(more, ""), "\r\n") + "\r\n")
+	c.write(b.String() + strings.Join(append(more, ""), "\r\n") + "\r\n")
 }
 
 // accepted reads the answer to a handshake.

@@ -37,7 +37,7 @@ const secret = "0123456789abcdef0123456789abcdef"
 
 // instance is a hub on a real port.
 type instance struct {
-	t        *testing.T
+	t        testing.TB
 	server   *transport.Server
 	hub      *hub.Hub
 	log      *faulty
@@ -68,20 +68,20 @@ func (l *logLines) String() string {
 }
 
 // start starts an instance with a log in memory; change may alter its options.
-func start(t *testing.T, change func(*transport.Options)) *instance {
+func start(t testing.TB, change func(*transport.Options)) *instance {
 	t.Helper()
 	return serve(t, nil, change)
 }
 
 // serve is start, with a config over TLS.
-func serve(t *testing.T, config *tls.Config, change func(*transport.Options)) *instance {
+func serve(t testing.TB, config *tls.Config, change func(*transport.Options)) *instance {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	return serveOn(t, l, config, change)
 }
 
-func serveOn(t *testing.T, l net.Listener, config *tls.Config, change func(*transport.Options)) *instance {
+func serveOn(t testing.TB, l net.Listener, config *tls.Config, change func(*transport.Options)) *instance {
 	t.Helper()
 	retention, err := hub.ParseRetention(hub.DefaultRetention)
 	require.NoError(t, err)
@@ -114,7 +114,7 @@ func serveOn(t *testing.T, l net.Listener, config *tls.Config, change func(*tran
 }
 
 // in gives the instance for use in a subtest.
-func (i *instance) in(t *testing.T) *instance {
+func (i *instance) in(t testing.TB) *instance {
 	sub := *i
 	sub.t = t
 	return &sub
@@ -122,7 +122,7 @@ func (i *instance) in(t *testing.T) *instance {
 
 // token signs claims for tenant acme, which may publish everything; change may
 // alter them.
-func token(t *testing.T, change func(*auth.Claims)) string {
+func token(t testing.TB, change func(*auth.Claims)) string {
 	t.Helper()
 	c := auth.Claims{Tenant: "acme", User: "u1", Publish: []string{">"}, ExpiresAt: time.Now().Add(time.Hour).Unix()}
 	if change != nil {
@@ -185,7 +185,7 @@ type block struct{ id, event, data, retry string }
 // stream is an SSE client.
 type stream struct {
 	i    *instance
-	t    *testing.T
+	t    testing.TB
 	body io.ReadCloser
 	in   *bufio.Reader
 	res  *http.Response
@@ -258,7 +258,7 @@ func (s *stream) begin() (before []block, subscribed block) {
 // socket is a WebSocket client. It reads all the time, as a browser does.
 type socket struct {
 	i    *instance
-	t    *testing.T
+	t    testing.TB
 	ws   *websocket.Conn
 	came chan string // closed at the end, after err is set
 	err  error
@@ -342,13 +342,13 @@ type shown struct {
 	Data                          json.RawMessage
 }
 
-func decodeEvent(t *testing.T, b string) (e shown) {
+func decodeEvent(t testing.TB, b string) (e shown) {
 	t.Helper()
 	decodeJSON(t, b, &e)
 	return e
 }
 
-func decodeJSON(t *testing.T, b string, into any) {
+func decodeJSON(t testing.TB, b string, into any) {
 	t.Helper()
 	require.NoError(t, json.Unmarshal([]byte(b), into), b)
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // metric gives the sum of a counter or gauge over its labels.
-func (i *instance) metric(t *testing.T, name string) (sum float64) {
+func (i *instance) metric(t testing.TB, name string) (sum float64) {
 	t.Helper()
 	families, err := i.registry.Gather()
 	require.NoError(t, err)
@@ -31,7 +31,7 @@ func (i *instance) metric(t *testing.T, name string) (sum float64) {
 }
 
 // exercise does some of everything that is counted.
-func exercise(t *testing.T, i *instance) {
+func exercise(t testing.TB, i *instance) {
 	t.Helper()
 	tok := token(t, nil)
 	i.publish("a", "1")
@@ -49,6 +49,7 @@ func exercise(t *testing.T, i *instance) {
 	i.publish("a", "2")
 	require.Contains(t, s.next().data, `"data":2`)
 	require.Contains(t, ws.next(), `"data":2`)
+	require.Eventually(t, func() bool { return i.metric(t, "pushhub_deliveries_total") == 2 }, i.patience, time.Millisecond)
 }
 
 // The metrics are those of the contract, with their labels, and no label has

@@ -13,7 +13,7 @@ import (
 
 // views are all the ways to see events of some patterns: what each gives is the
 // topics in the order of the events, up to the one on the topic "end".
-func views(t *testing.T, i *instance, token, patterns string, publish func()) map[string][]string {
+func views(t testing.TB, i *instance, token, patterns string, publish func()) map[string][]string {
 	t.Helper()
 	q := "topics=" + url.QueryEscape(patterns) + "&token=" + token
 	before := i.do("GET", "/api/v1/events?topics=end&limit=1000", token, "").Meta.Next

@@ -21,7 +21,7 @@ import (
 )
 
 // ids gives the cursors that a publish was acknowledged with.
-func (a answer) ids(t *testing.T) []string {
+func (a answer) ids(t testing.TB) []string {
 	t.Helper()
 	require.Equal(t, 201, a.status, a.body)
 	var got struct{ IDs []string }

@@ -38,7 +38,7 @@ func refuses(status int, code protocol.Code, origin protocol.Origin, field strin
 
 // requireRefusal holds the whole of an error's answer: the envelope, its headers
 // and the trace id of the request.
-func requireRefusal(t *testing.T, want refusal, got answer, trace string) {
+func requireRefusal(t testing.TB, want refusal, got answer, trace string) {
 	t.Helper()
 	require.Equal(t, want.status, got.status, got.body)
 	require.Equal(t, "application/json; charset=utf-8", got.header.Get("Content-Type"))
@@ -141,7 +141,7 @@ func TestTokensRefused(t *testing.T) {
 
 // requireNoTokens holds that no token is in what the instance logged, nor a part
 // of one that could be used.
-func requireNoTokens(t *testing.T, i *instance) {
+func requireNoTokens(t testing.TB, i *instance) {
 	t.Helper()
 	require.NotContains(t, i.lines.String(), "eyJ", "the beginning of every JWT")
 	require.NotContains(t, i.lines.String(), "token=")

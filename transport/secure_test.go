@@ -22,7 +22,7 @@ import (
 )
 
 // secure starts an instance behind TLS, whose clients trust its certificate.
-func secure(t *testing.T, change func(*transport.Options)) *instance {
+func secure(t testing.TB, change func(*transport.Options)) *instance {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func TestSecureWebSocket(t *testing.T) {
 // same bytes as everywhere, an end in order, and nothing left behind.
 func TestStreamsOverHTTP2AndTLS(t *testing.T) {
 	for name, c := range map[string]struct {
-		start func(*testing.T, func(*transport.Options)) *instance
+		start func(testing.TB, func(*transport.Options)) *instance
 		speak func(*http.Protocols, bool)
 		proto string
 	}{

@@ -17,7 +17,7 @@ import (
 // way is how a client may be connected.
 type way struct {
 	name  string
-	start func(*testing.T, func(*transport.Options)) *instance
+	start func(testing.TB, func(*transport.Options)) *instance
 	setup func(*instance)
 	ws    bool
 }
@@ -92,14 +92,14 @@ func large(topic string, n int) protocol.Publication {
 	return protocol.Publication{Topic: topic, Type: "t", Data: fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, n, strings.Repeat("x", 50_000))}
 }
 
-func numberOf(t *testing.T, event string) int {
+func numberOf(t testing.TB, event string) int {
 	t.Helper()
 	var e struct{ Data struct{ N int } }
 	decodeJSON(t, event, &e)
 	return e.Data.N
 }
 
-func begun(t *testing.T, next func() string) {
+func begun(t testing.TB, next func() string) {
 	t.Helper()
 	require.Contains(t, next(), `{"op":"welcome"`)
 	require.Contains(t, next(), `{"op":"subscribed"`)

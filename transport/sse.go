@@ -147,8 +147,8 @@ func openStream(w http.ResponseWriter, r *http.Request, opts wire.Options) (conn
 	}, nil
 }
 
-// h2stream is the sending half of an HTTP/2 stream. It must not be written to
-// once its handler has left.
+// h2stream is the sending half of an HTTP/2 stream. It must not be used once its
+// handler has left.
 type h2stream struct {
 	w  http.ResponseWriter
 	rc *http.ResponseController
@@ -170,7 +170,16 @@ func (h *h2stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (h *h2stream) SetWriteDeadline(t time.Time) error { return h.rc.SetWriteDeadline(t) }
+// SetWriteDeadline implements wire.Socket: net/http panics when it is asked for
+// a stream whose handler has left.
+func (h *h2stream) SetWriteDeadline(t time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.left {
+		return io.ErrClosedPipe
+	}
+	return h.rc.SetWriteDeadline(t)
+}
 
 // Close implements wire.Socket. The handler ends the stream by leaving.
 func (h *h2stream) Close() error { return nil }

@@ -1,12 +1,18 @@
 package transport_test
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -271,8 +277,32 @@ func TestStreamOfAFullInstance(t *testing.T) {
 	}, i.patience, 1, "its place is free again")
 }
 
+// Nor is it a status that the keys to verify tokens with cannot be had: it passes.
+func TestStreamWithoutKeys(t *testing.T) {
+	keys := httptest.NewServer(http.NotFoundHandler())
+	defer keys.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	verifier, err := auth.New(ctx, auth.Config{JWKSURL: keys.URL, Algorithm: "ES256"})
+	require.NoError(t, err)
+	defer verifier.Wait()
+	defer cancel()
+	i := start(t, func(o *transport.Options) { o.Verifier = verifier })
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	tok, err := auth.Sign("ES256", key, "k1", auth.Claims{Tenant: "acme", ExpiresAt: time.Now().Add(time.Hour).Unix()})
+	require.NoError(t, err)
+	requireBye(t, i.stream("/api/v1/stream?topics=a&token="+tok), protocol.Overload, "")
+	unavailable := refuses(503, protocol.Unavailable, protocol.InInternal, "", "")
+	requireRefusal(t, unavailable, i.do("GET", "/api/v1/events", tok, "", "X-Request-Id", "r"), "r")
+	requireRefusal(t, unavailable, i.do("GET", "/api/v1/ws", tok, "", append(upgrade, "X-Request-Id", "r")...), "r")
+	ws := i.dial("/api/v1/ws?token="+tok, "Origin", i.base)
+	require.Contains(t, ws.next(), `{"op":"error","error":{"code":"unavailable"`)
+	ws.ended(1013, "overload")
+	require.Equal(t, 401, i.do("GET", "/api/v1/stream?topics=a", "x", "").status)
+}
+
 // requireBye expects nothing but the hub's goodbye.
-func requireBye(t *testing.T, s *stream, code protocol.CloseCode, id string) {
+func requireBye(t testing.TB, s *stream, code protocol.CloseCode, id string) {
 	t.Helper()
 	require.Equal(t, http.StatusOK, s.res.StatusCode)
 	require.Equal(t, "text/event-stream; charset=utf-8", s.res.Header.Get("Content-Type"))

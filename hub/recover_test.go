@@ -1,0 +1,157 @@
+package hub_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/hub/memlog"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// slowLog takes a while to answer, and notes what it was told.
+type slowLog struct {
+	hub.Log
+	takes time.Duration
+
+	mu    sync.Mutex
+	known []protocol.Cursor
+}
+
+func (l *slowLog) Look(ctx context.Context, tenant string, q hub.Query) (hub.View, error) {
+	l.mu.Lock()
+	l.known = append(l.known, q.Known)
+	l.mu.Unlock()
+	time.Sleep(l.takes)
+	return l.Log.Look(ctx, tenant, q)
+}
+
+func (l *slowLog) told() protocol.Cursor {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known[len(l.known)-1]
+}
+
+// onSlow runs f in a bubble, with a client that is live on everything.
+func onSlow(t *testing.T, f func(t *testing.T, h *hub.Hub, log *slowLog, mem *memlog.Log, s *sink)) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := memlog.New(memlog.Options{})
+		log := &slowLog{Log: mem, takes: 100 * time.Millisecond}
+		h := hub.New(log, hub.Options{})
+		s := newSink()
+		session := h.Open("acme", s)
+		defer func() { session.Close(); h.Close(); mem.Close() }()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: ">"}}, 9))
+		s.caughtUp(t)
+		f(t, h, log, mem, s)
+	})
+}
+
+// A tenant comes back while events go on coming: what comes during the look is
+// kept, or it would look for ever.
+func TestRecoverUnderTraffic(t *testing.T) {
+	onSlow(t, func(t *testing.T, h *hub.Hub, _ *slowLog, mem *memlog.Log, s *sink) {
+		mem.Reset("acme")
+		for range 200 {
+			publish(t, h, "a")
+			time.Sleep(10 * time.Millisecond)
+		}
+		s.until(t, 201)
+		require.EqualValues(t, 1, h.Stats().Heals.Load())
+	})
+}
+
+// Every look at the log tells it what is known to have been reached: a log that
+// lost it has to say so.
+func TestLooksTellWhatIsKnown(t *testing.T) {
+	onSlow(t, func(t *testing.T, h *hub.Hub, log *slowLog, mem *memlog.Log, s *sink) {
+		c := publish(t, h, "a", "a", "a")
+		s.until(t, 4)
+		time.Sleep(30 * time.Second)
+		require.Equal(t, c, log.told(), "verify")
+
+		c = publish(t, h, "a")
+		mem.Reset("acme")
+		time.Sleep(time.Second)
+		require.Equal(t, c, log.told(), "recover")
+
+		last := publish(t, h, "a")
+		resume(t, h, hub.Want{Pattern: "*", Since: protocol.Cursor{Epoch: c.Epoch, Seq: 1}, Last: 1})
+		synctest.Wait()
+		resume(t, h, hub.Want{Pattern: "*", Last: 1})
+		require.Equal(t, last, log.told(), "a session")
+	})
+}
+
+// A channel that is deaf twice in a row is replaced.
+func TestDeafChannelIsReplaced(t *testing.T) {
+	onSlow(t, func(t *testing.T, h *hub.Hub, _ *slowLog, mem *memlog.Log, s *sink) {
+		mem.Deafen("acme")
+		for range 3 {
+			publish(t, h, "a")
+			time.Sleep(25 * time.Second)
+		}
+		s.until(t, 4)
+		publish(t, h, "a")
+		synctest.Wait()
+		require.Equal(t, "live a 4", s.until(t, 5)[4], "without waiting for a verify")
+	})
+}
+
+// A channel that is only late is not taken for a deaf one.
+func TestLateChannelIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := memlog.New(memlog.Options{})
+		w := newWorld(mem)
+		synctest.Wait()
+		p := newPipe(w, 0)
+		w.pipes = []*pipe{p}
+		go p.run()
+		h := hub.New(p, hub.Options{})
+		defer func() { h.Close(); p.stop(); mem.Close() }()
+		first := publish(t, h, "a")
+		other := newSink()
+		session := h.Open("acme", other)
+		defer session.Close()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: "b"}}, 9))
+		synctest.Wait()
+
+		p.change(func() { p.held = true })
+		publish(t, h, "a")
+		publish(t, h, "b")
+		s := newSink()
+		back := h.Open("acme", s)
+		defer back.Close()
+		// The log is asked, because the cursor is from ahead as far as the hub knows.
+		since := protocol.Cursor{Epoch: first.Epoch, Seq: 2}
+		require.NoError(t, back.Subscribe("", []hub.Want{{Pattern: "b", Since: since}}, 9))
+		time.Sleep(300 * time.Millisecond)
+		require.Equal(t, []string{"kept b 3"}, s.until(t, 1), "it is read, and waits for the channel to come there")
+		p.change(func() { p.held = false })
+		require.Contains(t, s.until(t, 2)[1], `"resumed":true,"replayed":1`)
+		require.Equal(t, "live b 3", other.until(t, 2)[1])
+		require.Zero(t, h.Stats().Heals.Load())
+	})
+}
+
+// Nothing crosses from one tenant to another.
+func TestTenantsApart(t *testing.T) {
+	h, _ := open(t, hub.DefaultRetention)
+	publish(t, h, "a")
+	s := newSink()
+	session := h.Open("evil", s)
+	defer session.Close()
+	require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: ">", Last: 9}}, 9))
+	lines, _ := s.caughtUp(t)
+	require.Empty(t, lines)
+	publish(t, h, "a")
+	_, err := h.Publish(t.Context(), "evil", []protocol.Publication{{Topic: "own", Type: "t", Data: []byte("1")}})
+	require.NoError(t, err)
+	require.Equal(t, "live own 1", s.until(t, 2)[1])
+	require.NoError(t, h.Check())
+}
