@@ -126,9 +126,14 @@ func TestFeed(t *testing.T) {
 	require.Equal(t, []uint64{2, 4}, got)
 	require.Equal(t, []string{"b", "c"}, page.Gaps)
 
+	publish(t, h, many(300, 1)...)
+	got, page = seqs(hub.FeedQuery{Wants: wants(first, "t.0"), Limit: 128})
+	require.Len(t, got, 128)
+	require.EqualValues(t, 133, page.Next.Seq)
+
 	got, page = seqs(hub.FeedQuery{Wants: []hub.Want{{Pattern: "none"}}})
 	require.Empty(t, got)
-	require.EqualValues(t, 5, page.Next.Seq)
+	require.EqualValues(t, 305, page.Next.Seq)
 }
 
 // 204 is for a client that has the final event.

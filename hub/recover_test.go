@@ -27,7 +27,7 @@ func (l *slowLog) Look(ctx context.Context, tenant string, q hub.Query) (hub.Vie
 	l.mu.Lock()
 	l.known = append(l.known, q.Known)
 	l.mu.Unlock()
-	time.Sleep(l.takes)
+	defer time.Sleep(l.takes)
 	return l.Log.Look(ctx, tenant, q)
 }
 
@@ -88,23 +88,8 @@ func TestLooksTellWhatIsKnown(t *testing.T) {
 	})
 }
 
-// A channel that is deaf twice in a row is replaced.
-func TestDeafChannelIsReplaced(t *testing.T) {
-	onSlow(t, func(t *testing.T, h *hub.Hub, _ *slowLog, mem *memlog.Log, s *sink) {
-		mem.Deafen("acme")
-		for range 3 {
-			publish(t, h, "a")
-			time.Sleep(25 * time.Second)
-		}
-		s.until(t, 4)
-		publish(t, h, "a")
-		synctest.Wait()
-		require.Equal(t, "live a 4", s.until(t, 5)[4], "without waiting for a verify")
-	})
-}
-
-// A channel that is only late is not taken for a deaf one.
-func TestLateChannelIsWaitedFor(t *testing.T) {
+// onPipe runs f in a bubble, on a hub with a channel that can be spoiled.
+func onPipe(t *testing.T, f func(t *testing.T, h *hub.Hub, p *pipe)) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := memlog.New(memlog.Options{})
 		w := newWorld(mem)
@@ -114,6 +99,63 @@ func TestLateChannelIsWaitedFor(t *testing.T) {
 		go p.run()
 		h := hub.New(p, hub.Options{})
 		defer func() { h.Close(); p.stop(); mem.Close() }()
+		f(t, h, p)
+	})
+}
+
+// A channel that is deaf twice in a row is replaced.
+func TestDeafChannelIsReplaced(t *testing.T) {
+	onPipe(t, func(t *testing.T, h *hub.Hub, p *pipe) {
+		s := newSink()
+		session := h.Open("acme", s)
+		defer session.Close()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: ">"}}, 9))
+		s.caughtUp(t)
+		deaf := func(is bool) {
+			p.change(func() { p.deaf = is })
+			publish(t, h, "a")
+			time.Sleep(25 * time.Second)
+		}
+		for _, is := range []bool{true, false, true, false} {
+			deaf(is)
+		}
+		s.until(t, 5)
+		require.Zero(t, p.resets, "never twice in a row")
+		deaf(true)
+		deaf(true)
+		s.until(t, 7)
+		require.Equal(t, 1, p.resets)
+		publish(t, h, "a")
+		synctest.Wait()
+		require.Equal(t, "live a 7", s.until(t, 8)[7], "without waiting for a verify")
+	})
+}
+
+// A tenant without clients is watched on for a while, and then not.
+func TestLinger(t *testing.T) {
+	onPipe(t, func(t *testing.T, h *hub.Hub, p *pipe) {
+		watched := func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.watched
+		}
+		for range 2 {
+			h.Open("acme", newSink()).Close()
+			time.Sleep(9 * time.Second)
+			require.True(t, watched())
+			session := h.Open("acme", newSink())
+			time.Sleep(time.Minute)
+			require.True(t, watched())
+			session.Close()
+			time.Sleep(11 * time.Second)
+			require.False(t, watched())
+		}
+	})
+}
+
+// A channel that is only late is not taken for a deaf one.
+func TestLateChannelIsWaitedFor(t *testing.T) {
+	onPipe(t, func(t *testing.T, h *hub.Hub, p *pipe) {
 		first := publish(t, h, "a")
 		other := newSink()
 		session := h.Open("acme", other)

@@ -224,8 +224,12 @@ func (s *schedule) publish(n int) {
 	s.w.step("published%s", said.String())
 }
 
-// connect opens a session for a client on any instance, with what it wants.
+// connect opens a session for a client on any instance, with what it wants. An
+// EventSource has to want something.
 func (s *schedule) connect(c *client) {
+	if !c.ws && len(c.wishes) == 0 {
+		return
+	}
 	i := pick(s.rng, s.instances...)
 	s.w.mu.Lock()
 	conn := c.back(i, false)

@@ -63,6 +63,8 @@ func TestSessionInTurn(t *testing.T) {
 	require.Equal(t, last, s.ids[5])
 	publish(t, h, "a")
 	require.Equal(t, "live a 4", s.until(t, 7)[6])
+	session.Unsubscribe("5", []string{"a", "b"})
+	require.NoError(t, session.Subscribe("6", wants(first, "c", "d"), 2))
 }
 
 // A narrower token takes away what is subscribed, and what waits to be.
@@ -115,11 +117,12 @@ func TestLastOfTopics(t *testing.T) {
 		wants []hub.Want
 		lines []string
 	}{
-		"a pattern":          {[]hub.Want{{Pattern: "jobs.*", Last: 2}}, []string{"kept jobs.2 2", "kept jobs.1 3", "kept jobs.1 5", "kept jobs.2 6"}},
-		"more than there is": {[]hub.Want{{Pattern: "jobs.*", Last: 9}}, []string{"kept jobs.1 1", "kept jobs.2 2", "kept jobs.1 3", "kept jobs.1 5", "kept jobs.2 6"}},
-		"none":               {[]hub.Want{{Pattern: ">"}, {Pattern: "jobs.1"}}, nil},
-		"the most of two":    {[]hub.Want{{Pattern: "jobs.*", Last: 1}, {Pattern: "*.*", Last: 2}}, []string{"kept jobs.2 2", "kept jobs.1 3", "kept jobs.1 5", "kept jobs.2 6"}},
-		"exact topics":       {[]hub.Want{{Pattern: "jobs.1", Last: 2}, {Pattern: "jobs.3", Last: 2}, {Pattern: "no", Last: 2}}, []string{"kept jobs.1 3", "kept jobs.1 5"}},
+		"a pattern":           {[]hub.Want{{Pattern: "jobs.*", Last: 2}}, []string{"kept jobs.2 2", "kept jobs.1 3", "kept jobs.1 5", "kept jobs.2 6"}},
+		"more than there is":  {[]hub.Want{{Pattern: "jobs.*", Last: 9}}, []string{"kept jobs.1 1", "kept jobs.2 2", "kept jobs.1 3", "kept jobs.1 5", "kept jobs.2 6"}},
+		"one, if it is there": {[]hub.Want{{Pattern: "jobs.*", Last: 1}}, []string{"kept jobs.1 5", "kept jobs.2 6"}},
+		"none":                {[]hub.Want{{Pattern: ">"}, {Pattern: "jobs.1"}}, nil},
+		"the most of two":     {[]hub.Want{{Pattern: "jobs.*", Last: 1}, {Pattern: "*.*", Last: 2}}, []string{"kept jobs.2 2", "kept jobs.1 3", "kept jobs.1 5", "kept jobs.2 6"}},
+		"exact topics":        {[]hub.Want{{Pattern: "jobs.1", Last: 2}, {Pattern: "jobs.3", Last: 2}, {Pattern: "no", Last: 2}}, []string{"kept jobs.1 3", "kept jobs.1 5"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lines, ids := resume(t, h, want.wants...)

@@ -26,7 +26,7 @@ type tenant struct {
 	covered bool   // the channel is heard
 	ok      bool   // covered, and everything up to pos was handed to all that is live
 	gen     uint64 // counts up whenever ok may have been false: a read that spans it is void
-	deaf    int    // verifies in a row that found events which did not come
+	deaf    int    // verifies that found events which did not come, since the last that came
 	epoch   string // of the log, as last looked up; "" before the first look
 	prev    string
 	base    uint64
@@ -195,7 +195,7 @@ func (t *tenant) take(e *protocol.Event, dirty *[]Sink) bool {
 	case e.Cursor.Seq <= t.pos:
 		return true
 	}
-	t.pos = e.Cursor.Seq
+	t.pos, t.deaf = e.Cursor.Seq, 0
 	t.ring.push(e)
 	t.deliver(e, dirty)
 	t.notify()
@@ -333,7 +333,6 @@ func (t *tenant) met(ctx context.Context, gen uint64, v View) bool {
 	if v.Epoch == t.epoch {
 		t.await(ctx, deafAfter, func() bool { return t.pos >= v.Head || t.gen != gen })
 		if t.pos >= v.Head && t.gen == gen {
-			t.deaf = 0
 			return true
 		}
 	}

@@ -106,7 +106,7 @@ func TestBudget(t *testing.T) {
 				l.send(keyed(event("job", seq, 1000), false))
 			}
 			require.Zero(t, l.conn.Code(), name)
-			for range 30 {
+			for range 200 { // more than one write takes, and the budget
 				seq++
 				l.send(event("a", seq, 1000))
 			}

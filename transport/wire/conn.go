@@ -49,10 +49,10 @@ type Socket interface {
 const (
 	batchFrames = 64
 	batchBytes  = 128 << 10
-	pieceBytes  = 16 << 10              // one write, one record of TLS: what must get through before a stall
-	frameCost   = 64                    // bytes that a waiting frame costs besides its own, about
-	unfinished  = 20 * time.Millisecond // a write that lasts longer waits for the client, where the socket cannot be asked
-	linger      = 5 * time.Second       // for the client to close after bye
+	pieceBytes  = 16 << 10               // one write, one record of TLS: what must get through before a stall
+	frameCost   = 64                     // bytes that a waiting frame costs besides its own, about
+	burst       = 250 * time.Millisecond // what waits for longer waits for the client, where the socket cannot be asked
+	linger      = 5 * time.Second        // for the client to close after bye
 )
 
 // Conn is the sending half of one connection. It implements hub.Sink. All its
@@ -71,7 +71,7 @@ type Conn struct {
 	part    int         // bytes of flight[0] that are written
 	busy    bool        // somebody writes
 	blocked bool        // the socket was full, and is not drained since
-	writing time.Time   // when the write under way began; zero: none is
+	since   time.Time   // when somebody began to write; void unless busy
 	control int         // what control frames cost that are not completely written
 	ending  bool        // bye is queued: nothing is added any more
 	lastly  bool        // close the socket when everything is written
@@ -105,8 +105,8 @@ func New(socket Socket, tcp *net.TCPConn, opts Options) *Conn {
 }
 
 // Event implements hub.Sink. Over the budget the connection ends as a slow
-// consumer, if it is behind: a burst that only waits for its goroutine is none
-// of the client's fault.
+// consumer, if it is behind: a burst that only waits for its goroutine is no
+// fault of the client.
 func (c *Conn) Event(e *protocol.Event, id bool) {
 	enc := c.opts.Encoding
 	if !id {
@@ -143,7 +143,7 @@ func (c *Conn) behind() bool {
 	if c.direct.ok() {
 		return c.blocked
 	}
-	return !c.writing.IsZero() && time.Since(c.writing) > unfinished
+	return c.busy && time.Since(c.since) > burst
 }
 
 // conflate supersedes among what waits. With mu held.
@@ -353,6 +353,9 @@ func (c *Conn) Flush() {
 		return
 	}
 	c.busy = true
+	if !c.direct.ok() {
+		c.since = time.Now()
+	}
 	c.mu.Unlock()
 	if !c.direct.ok() || !c.write(c.direct.try) {
 		go c.write(c.wait)
@@ -396,9 +399,6 @@ func (c *Conn) write(put func(frames [][]byte) (int, error)) bool {
 			}
 			frames = append(frames, e.Frame)
 		}
-		if !c.direct.ok() {
-			c.writing = time.Now()
-		}
 		c.mu.Unlock()
 		n, err := put(frames)
 		c.written(n)
@@ -432,7 +432,6 @@ func (c *Conn) written(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.Bytes += int64(n)
-	c.writing = time.Time{}
 	n += c.part
 	c.part = 0
 	for i, e := range c.flight {

@@ -36,8 +36,10 @@ func TestCaughtUpLivesOn(t *testing.T) {
 func TestStall(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
 		l.open(small, func(o *wire.Options) { o.Stall = 50 * time.Millisecond })
-		l.behind()
 		began := time.Now()
+		for seq := range uint64(100) { // far more than the kernel takes
+			l.send(event("a", seq+1, 1000))
+		}
 		<-l.conn.Done()
 		require.Less(t, time.Since(began), 5*time.Second)
 		require.Equal(t, protocol.SlowConsumer, l.conn.Code())
@@ -62,10 +64,8 @@ func TestSlowAndSteady(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
 		const stall = 250 * time.Millisecond
 		l.open(small, func(o *wire.Options) { o.Stall = stall })
-		last := l.behind()
-		for range 400 {
-			last++
-			l.conn.Retained(event("a", last, 2000), true)
+		for seq := range uint64(500) {
+			l.conn.Retained(event("a", seq+1, 2000), true)
 		}
 		l.conn.Flush()
 		require.NoError(t, l.far.SetReadDeadline(time.Now().Add(10*time.Second)))
