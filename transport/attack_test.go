@@ -188,22 +188,6 @@ func TestDeepData(t *testing.T) {
 	require.True(t, json.Valid([]byte(page.body)))
 }
 
-// Who asks and asks and never reads is cut off as a slow consumer, before much
-// has piled up.
-func TestFlood(t *testing.T) {
-	i := start(t, func(o *transport.Options) { o.Limits.OutboxBytes = 100_000 })
-	flood := maskedFrame(9, strings.Repeat("x", 100)) + maskedFrame(1, `{"op":"ping","ref":"`+strings.Repeat("x", 100)+`"}`) +
-		maskedFrame(1, `{"op":"subscribe","topics":["users.u2"]}`) + maskedFrame(1, `{"op":"unsubscribe","topics":["never"]}`)
-	ws := i.raw(4096)
-	ws.handshake("/api/v1/ws?token="+token(t, nil), "HTTP/1.1")
-	require.NoError(t, ws.net.SetWriteDeadline(time.Now().Add(30*time.Second)))
-	for err := error(nil); err == nil; { // until the hub has no ear for it any more
-		_, err = io.WriteString(ws.net, strings.Repeat(flood, 500))
-		require.Less(t, i.metric(t, "pushhub_outbox_bytes"), 500_000.0)
-	}
-	require.Eventually(t, func() bool { return strings.Contains(i.lines.String(), `"reason":"slow_consumer"`) }, i.patience, time.Millisecond)
-}
-
 // However many come at once, no more than MAX_CONNECTIONS are taken.
 func TestMaxConnectionsHolds(t *testing.T) {
 	const limit = 5

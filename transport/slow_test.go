@@ -180,8 +180,10 @@ func TestConflatedReader(t *testing.T) {
 			got++
 		}
 		require.Equal(t, map[string]int{"jobs.0": 2, "jobs.1": 2, "jobs.2": 2}, finals)
-		require.Less(t, got, rounds*jobs, "much was superseded")
-		require.Positive(t, i.metric(t, "pushhub_conflated_total"))
+		if w.name == "WebSocket" || w.name == "SSE" { // elsewhere the queue only may, after a while
+			require.Less(t, got, rounds*jobs, "much was superseded")
+			require.Positive(t, i.metric(t, "pushhub_conflated_total"))
+		}
 		i.put(protocol.Publication{Topic: "jobs.0", Type: "t", Data: []byte(`{"n":5000}`)})
 		require.Equal(t, 5000, numberOf(t, stalled()), "it goes on")
 	})
