@@ -82,7 +82,10 @@ type progress struct {
 
 // alarm is a gap with what the client missed when it read it: if it gets all of
 // that nevertheless, the gap was needless.
-type alarm struct{ missing map[int]bool }
+type alarm struct {
+	missing map[int]bool
+	epoch   bool
+}
 
 // conn is one connection: the Sink of a session, and the socket behind it.
 type conn struct {

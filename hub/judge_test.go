@@ -114,7 +114,9 @@ func (p *progress) from() int {
 
 // gap is read.
 func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
-	c.w.gaps++
+	if c.w.gaps++; reason == protocol.GapEpoch {
+		c.w.epochGaps++
+	}
 	i := slices.IndexFunc(c.subs, func(s *subscription) bool { return s.pattern == pattern && s.created <= m.calls })
 	if i >= 0 { // not a later one of that pattern, whose turn has not come
 		if s := c.subs[i]; s.since.IsZero() && !s.in && !s.gapped && reason == protocol.GapExpired && !c.odd && !c.began(pattern) {
@@ -127,7 +129,7 @@ func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
 	} else {
 		c.w.failf("%s: a gap for %s, which it did not ask for", c.name, pattern)
 	}
-	a := &alarm{missing: map[int]bool{}}
+	a := &alarm{missing: map[int]bool{}, epoch: reason == protocol.GapEpoch}
 	for topic := range c.w.byTopic {
 		if !c.matches(pattern, topic) {
 			continue
@@ -280,7 +282,9 @@ func (c *client) verdict(retained map[protocol.Cursor]bool) {
 	}
 	for _, a := range c.alarms {
 		if len(a.missing) == 0 {
-			c.w.needless++
+			if c.w.needless++; a.epoch {
+				c.w.needlessEpoch++
+			}
 		}
 	}
 }

@@ -37,14 +37,17 @@ func envInt(name string, or int) int {
 type result struct {
 	failure, story string
 
-	events, gaps, needless, delivered, superseded int
-	heals, reads, shared, resets                  int64
+	events, delivered, superseded            int
+	gaps, epochGaps, needless, needlessEpoch int
+	heals, reads, shared, resets             int64
 }
 
 func (a *result) add(b result) {
 	a.events += b.events
 	a.gaps += b.gaps
+	a.epochGaps += b.epochGaps
 	a.needless += b.needless
+	a.needlessEpoch += b.needlessEpoch
 	a.delivered += b.delivered
 	a.superseded += b.superseded
 	a.heals += b.heals
@@ -81,9 +84,9 @@ func TestSearch(t *testing.T) {
 		}
 		sum.add(r)
 	}
-	t.Logf("%d schedules (%d lossless) in %v: %d events published, %d delivered, %d superseded; %d gaps, %d of them needless; %d heals, %d resets, %d reads, %d shared",
+	t.Logf("%d schedules (%d lossless) in %v: %d events published, %d delivered, %d superseded; %d gaps of epochs (%d needless as it turned out), %d others (%d); %d heals, %d resets, %d reads, %d shared",
 		*searchN, lossless, time.Since(began).Round(time.Millisecond), sum.events, sum.delivered, sum.superseded,
-		sum.gaps, sum.needless, sum.heals, sum.resets, sum.reads, sum.shared)
+		sum.epochGaps, sum.needlessEpoch, sum.gaps-sum.epochGaps, sum.needless-sum.needlessEpoch, sum.heals, sum.resets, sum.reads, sum.shared)
 	if *searchN >= 100 {
 		for what, n := range map[string]int64{
 			"delivered": int64(sum.delivered), "superseded": int64(sum.superseded), "gaps": int64(sum.gaps),
@@ -98,7 +101,8 @@ func TestSearch(t *testing.T) {
 
 func (s *schedule) result() result {
 	r := result{
-		failure: s.w.failure, events: len(s.w.events), gaps: s.w.gaps, needless: s.w.needless,
+		failure: s.w.failure, events: len(s.w.events), gaps: s.w.gaps, epochGaps: s.w.epochGaps,
+		needless: s.w.needless, needlessEpoch: s.w.needlessEpoch,
 		delivered: s.w.delivered, superseded: s.w.superseded,
 	}
 	if r.failure != "" {

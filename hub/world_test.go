@@ -29,7 +29,8 @@ type world struct {
 	failure  string
 	lossless bool // nothing was done in this schedule that needs a gap
 
-	gaps, needless, delivered, superseded int
+	delivered, superseded                    int
+	gaps, epochGaps, needless, needlessEpoch int
 }
 
 // epoch says where an epoch began: at seq base, after number events.
