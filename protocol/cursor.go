@@ -37,7 +37,7 @@ func ParseCursor(s string) (Cursor, error) {
 }
 
 func parseSeq(s string) (uint64, error) {
-	if s == "" || len(s) > 16 || s[0] == '0' && s != "0" || s[0] == '+' {
+	if s == "" || len(s) > 16 || s[0] == '0' && s != "0" {
 		return 0, fmt.Errorf("%w cursor: seq is not a decimal number below 2^53", ErrMalformed)
 	}
 	seq, err := strconv.ParseUint(s, 10, 64)

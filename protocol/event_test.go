@@ -47,18 +47,22 @@ func TestFrames(t *testing.T) {
 		protocol.SSENoID:      "data: " + json + "\n\n",
 		protocol.SSENamedNoID: "event: t.v1\ndata: " + json + "\n\n",
 	}
-	var all sync.WaitGroup
-	got := make([][5]*byte, 8)
-	for i := range got {
-		all.Go(func() {
-			for enc := range protocol.Encoding(5) {
-				got[i][enc] = &e.Frame(enc)[0]
-			}
-		})
-	}
-	all.Wait()
-	for i := range got {
-		require.Equal(t, got[0], got[i], "shared, not made again")
+	for range 300 {
+		e = newEvent("e-1", protocol.Publication{Topic: "a", Type: "t.v1", Data: []byte(`{"n":1}`)})
+		json = string(e.JSON)
+		var all sync.WaitGroup
+		var got [4][5]*byte
+		for i := range got {
+			all.Go(func() {
+				for enc := range protocol.Encoding(5) {
+					got[i][enc] = &e.Frame(enc)[0]
+				}
+			})
+		}
+		all.Wait()
+		for i := range got {
+			require.Equal(t, got[0], got[i], "shared, not made again")
+		}
 	}
 	for enc, want := range frames {
 		require.Equal(t, want, string(e.Frame(enc)))
