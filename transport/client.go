@@ -111,8 +111,13 @@ func (c *client) beat() {
 	c.again(0, next)
 }
 
-// probe pings the client, and closes when the answer does not come.
+// probe pings the client, and closes when the answer does not come. One that is
+// behind would get the ping late: there the stall time watches.
 func (c *client) probe() {
+	defer c.again(1, c.interval)
+	if c.conn.Behind() {
+		return
+	}
 	sent := time.Now()
 	c.ping()
 	time.AfterFunc(c.s.limits.Pong, func() {
@@ -123,7 +128,6 @@ func (c *client) probe() {
 			c.conn.Close(protocol.NoPong)
 		}
 	})
-	c.again(1, c.interval)
 }
 
 func (c *client) again(timer int, after time.Duration) {

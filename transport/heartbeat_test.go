@@ -195,6 +195,35 @@ func TestPongs(t *testing.T) {
 	})
 }
 
+// A slow client is not a dead one: what it has to read before the ping does not
+// count against its answer.
+func TestSlowReplayIsNoMissingPong(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, i *instance) {
+		first := i.publish("a", "0")
+		for n := range 100 {
+			i.put(large("a", n))
+		}
+		conn, err := i.client().DialContext(t.Context(), "tcp", i.addr)
+		require.NoError(t, err)
+		slow := &raw{t: t, net: conn, in: newReader(conn)}
+		slow.handshake("/api/v1/ws?topics=a&since="+first+"&token="+token(t, nil), "HTTP/1.1")
+		slow.accepted()
+		got := 0
+		for opcode, m := slow.frame(); !strings.HasPrefix(m, `{"op":"subscribed"`); opcode, m = slow.frame() {
+			require.NotContains(t, m, `{"op":"bye"`)
+			if opcode == 9 {
+				slow.write(maskedFrame(10, ""))
+			} else if strings.HasPrefix(m, `{"id"`) {
+				require.Equal(t, got, numberOf(t, m))
+				got++
+				time.Sleep(2 * time.Second) // 25 kB/s
+			}
+		}
+		require.Equal(t, 100, got)
+		require.NoError(t, conn.Close())
+	})
+}
+
 // The end of a token is told a minute ahead, and is the end of the connection.
 func TestExpiry(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, i *instance) {

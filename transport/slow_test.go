@@ -108,13 +108,16 @@ func begun(t testing.TB, next func() string) {
 // A reader that stalls is told that it is too slow, and resumes without loss;
 // meanwhile others get everything as it comes.
 func TestStalledReader(t *testing.T) {
-	const events = 250 // 12 MB: more than the kernel and the outbox take
+	const events = 350 // 17 MB: more than the kernel and the outbox take
 	onAllWays(t, nil, func(t *testing.T, i *instance, w way) {
 		stalled, leave := i.lazy(w, "topics=a")
 		begun(t, stalled)
 		quick := i.stream("/api/v1/stream?topics=a&token=" + token(t, nil))
 		quick.begin()
+		pace := time.NewTicker(2 * time.Millisecond) // all at once would be a burst: see transport/wire
+		defer pace.Stop()
 		for n := range events {
+			<-pace.C
 			i.put(large("a", n))
 			require.Equal(t, n, numberOf(t, quick.next().data), "nobody waits for the stalled one")
 		}

@@ -136,6 +136,27 @@ func TestConcurrentProducers(t *testing.T) {
 	})
 }
 
+// Frames are shared by all clients: writing them changes nothing in them, nor in
+// the memory behind them.
+func TestSharedFramesStay(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, l *link) {
+		l.open(small, nil)
+		var before, frames [][]byte
+		for seq := uint64(1); seq <= 100; seq++ {
+			e := event("a", seq, 100)
+			frame := e.Frame(protocol.SSE)
+			frames = append(frames, frame[:cap(frame)])
+			before = append(before, bytes.Clone(frame[:cap(frame)]))
+			l.conn.Event(e, true)
+		}
+		l.conn.Flush()
+		for seq := uint64(1); seq <= 100; seq++ {
+			require.Equal(t, seq, seqOf(t, l.next()))
+		}
+		require.Equal(t, before, frames)
+	})
+}
+
 // What came while a write was under way goes out with the next one.
 func TestManyFramesInFewWrites(t *testing.T) {
 	near, far := net.Pipe()
