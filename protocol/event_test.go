@@ -49,7 +49,6 @@ func TestFrames(t *testing.T) {
 	}
 	for range 300 {
 		e = newEvent("e-1", protocol.Publication{Topic: "a", Type: "t.v1", Data: []byte(`{"n":1}`)})
-		json = string(e.JSON)
 		var all sync.WaitGroup
 		var got [4][5]*byte
 		for i := range got {

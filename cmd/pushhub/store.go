@@ -67,9 +67,10 @@ func (s *store) ingest(ctx context.Context, clean *cleanups, registry *prometheu
 	})
 	s.ingester.Store(ingester)
 	gauge(registry, "pushhub_ingesting", "1 while this instance brings raw channels into the log.", ingester.Stats().Leading.Load)
-	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "pushhub_ingest_dropped_total", Help: "Raw messages that are no JSON, too large, or on a channel that maps to no topic.",
-	}, func() float64 { return float64(ingester.Stats().Dropped.Load()) }))
+	counter(registry, "pushhub_ingest_dropped_total", "Raw messages that are no JSON, too large, or on a channel that maps to no topic.",
+		ingester.Stats().Dropped.Load)
+	counter(registry, "pushhub_ingest_lost_total", "Raw messages that were given up: too many waited, or they came so late that nobody knows whether they are in the log.",
+		ingester.Stats().Lost.Load)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	ended := make(chan struct{})
 	go func() {
@@ -128,9 +129,12 @@ func (s *store) register(registry *prometheus.Registry) {
 		return
 	}
 	gauge(registry, "pushhub_log_up", "1 while the log can be reached.", s.redis.Up)
-	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-		Name: "pushhub_log_reconnects_total", Help: "Live connections to the log that were lost.",
-	}, func() float64 { return float64(s.redis.Stats().Reconnects) }))
+	counter(registry, "pushhub_log_reconnects_total", "Live connections to the log that were lost.",
+		func() int64 { return int64(s.redis.Stats().Reconnects) })
+}
+
+func counter(registry *prometheus.Registry, name, help string, value func() int64) {
+	registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
 }
 
 func gauge(registry *prometheus.Registry, name, help string, is func() bool) {

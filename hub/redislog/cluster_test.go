@@ -143,6 +143,41 @@ func TestSlotMoves(t *testing.T) {
 	requireTidy(t, l.live, []string{moving, staying})
 }
 
+// The raw channels are heard from the primary that sets the marks, wherever it is.
+func TestMarksMove(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	l := c.open(t, nil, nil)
+	e := listenTo(t, l, 100, "a:*")
+	e.begin(t, l)
+	say := func(want string) {
+		for node := range c.nodes { // from wherever it is said
+			c.do(t, node, "PUBLISH", "a:b", "x")
+			require.Equal(t, fmt.Sprintf(want, node+1), <-e.came)
+		}
+	}
+	say(`a:* %d a:b "x" false`)
+
+	slot, err := c.clients[0].ClusterKeySlot(t.Context(), leaseKey).Result()
+	require.NoError(t, err)
+	from := int(slot / 8192)
+	to := 1 - from
+	c.do(t, to, "CLUSTER", "SETSLOT", slot, "IMPORTING", c.ids[from])
+	c.do(t, from, "CLUSTER", "SETSLOT", slot, "MIGRATING", c.ids[to])
+	host, port, err := net.SplitHostPort(c.nodes[to].Addr())
+	require.NoError(t, err)
+	c.do(t, from, "MIGRATE", host, port, leaseKey, 0, 5000)
+	for _, node := range []int{to, from} {
+		c.do(t, node, "CLUSTER", "SETSLOT", slot, "NODE", c.ids[to])
+	}
+	setMark(t, l)
+	require.ErrorIs(t, <-e.ended, errElsewhere)
+	e = listenTo(t, l, 100, "a:*")
+	e.begin(t, l)
+	say(`a:* %d a:b "x" false`)
+	e.end(t)
+}
+
 // A primary that is gone takes only its own tenants along.
 func TestOnePrimaryGone(t *testing.T) {
 	t.Parallel()

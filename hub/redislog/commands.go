@@ -30,6 +30,7 @@ func keysOf(tenant string) keys { return keys{"pushhub:{" + tenant + "}:"} }
 func (k keys) stream(topic string) string     { return k.prefix + "s:" + topic }
 func (k keys) dedupe(topic, id string) string { return k.prefix + "d:" + topic + ":" + id }
 func (k keys) channel() string                { return k.prefix + "live" }
+func (k keys) record() string                 { return k.prefix + "ing" }
 
 // fixed gives those that every script has.
 func (k keys) fixed(room int) []string {
@@ -60,27 +61,11 @@ func (l *Log) Publish(ctx context.Context, tenant string, events []protocol.Publ
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 
-	k := keysOf(tenant)
-	names := k.fixed(2 * len(events))
-	args := append(make([]any, 0, 3+6*len(events)), newEpoch(), k.channel(), l.oldest.Milliseconds())
-	now, buf := time.Now(), make([]byte, 0, room(events))
+	c := l.newCall(tenant, len(events), 0)
 	for i := range events {
-		p := &events[i]
-		start := len(buf)
-		buf = appendHead(buf, p)
-		end := len(buf)
-		buf = p.AppendBody(buf, now)
-		names = append(names, k.stream(p.Topic))
-		dedupe := "0"
-		if p.Dedupe != "" {
-			dedupe = "1"
-			names = append(names, k.dedupe(p.Topic, p.Dedupe))
-		}
-		rule := l.retention.For(p.Topic)
-		// Should buf be allocated anew later, these parts of the old one stay as they are.
-		args = append(args, p.Topic, buf[start:end], buf[end:], rule.Events, rule.Age.Milliseconds(), dedupe)
+		c.add(&events[i])
 	}
-	answer, err := l.eval(ctx, publishScript, names, args)
+	answer, err := l.eval(ctx, publishScript, c.names, c.args)
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w", outcome(err))
 	}
@@ -108,14 +93,41 @@ func check(tenant string, events []protocol.Publication) error {
 	return nil
 }
 
-// room gives about as many bytes as heads and bodies take.
-func room(events []protocol.Publication) int {
-	n := 0
-	for i := range events {
-		p := &events[i]
-		n += 160 + 2*(len(p.Topic)+len(p.Type)) + len(p.Key) + len(p.Source) + len(p.Data)
+// call is what a script that appends is called with. It is made by one goroutine.
+type call struct {
+	log   *Log
+	keys  keys
+	now   time.Time
+	buf   []byte
+	names []string
+	args  []any
+}
+
+// newCall begins the call of a script that appends to a tenant: n events, and
+// more arguments for each than the events themselves.
+func (l *Log) newCall(tenant string, n, more int) *call {
+	k := keysOf(tenant)
+	args := make([]any, 0, 4+(6+more)*n)
+	return &call{log: l, keys: k, now: time.Now(), names: k.fixed(1 + 2*n), args: append(args, newEpoch(), k.channel(), l.oldest.Milliseconds())}
+}
+
+// add adds an event.
+func (c *call) add(p *protocol.Publication) {
+	if n := 160 + 2*(len(p.Topic)+len(p.Type)) + len(p.Key) + len(p.Source) + len(p.Data); cap(c.buf)-len(c.buf) < n {
+		c.buf = make([]byte, 0, max(n, 2048)) // what is in args keeps the old one
 	}
-	return n
+	start := len(c.buf)
+	c.buf = appendHead(c.buf, p)
+	end := len(c.buf)
+	c.buf = p.AppendBody(c.buf, c.now)
+	c.names = append(c.names, c.keys.stream(p.Topic))
+	dedupe := "0"
+	if p.Dedupe != "" {
+		dedupe = "1"
+		c.names = append(c.names, c.keys.dedupe(p.Topic, p.Dedupe))
+	}
+	rule := c.log.retention.For(p.Topic)
+	c.args = append(c.args, p.Topic, c.buf[start:end:end], c.buf[end:len(c.buf):len(c.buf)], rule.Events, rule.Age.Milliseconds(), dedupe)
 }
 
 func parseCursors(answer any, n int) ([]protocol.Cursor, error) {

@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/pushhub/pushhub/hub"
@@ -22,153 +21,138 @@ var (
 	leaseScript  = newScript("#!lua", leaseText, "")
 )
 
-// leaseKey is the hub's only key that belongs to no tenant.
+// leaseKey is the hub's only key that belongs to no tenant, and the channel of
+// the marks.
 const leaseKey = "pushhub:ingest"
 
-// Raw is a message that came by a raw PUBLISH, and what tells it from others.
-type Raw struct {
-	Event  protocol.Publication
-	Digest string // of channel and payload: 1 to 64 of A-Za-z0-9_-
-	Heard  int64  // µs since 1970 by the clock of Redis; no two of one owner are equal
+// RawName tells a message that came by a raw PUBLISH from all others. All who
+// heard it over connections to the same server call it so.
+type RawName struct {
+	Mark    int64  // the mark before it: µs since 1970, about, by the clock of Redis
+	Pattern string // by which it came
+	N       int64  // it is the nth that came by Pattern after Mark
 }
 
-// Record says what is kept of raw messages, and how they are recognized.
-type Record struct {
-	Keep  time.Duration // how long it is known who appended what
-	Apart time.Duration // how far two instances may be apart in hearing one message
-	Since int64         // since when the owner has been listening, µs as Heard
+func (n RawName) field() string { return strconv.FormatInt(n.Mark, 10) + " " + n.Pattern }
+
+// Raw is an event that came by a raw PUBLISH.
+type Raw struct {
+	Name  RawName
+	Event protocol.Publication
 }
 
 // Appended is the answer to Append.
 type Appended struct {
-	Stale  bool  // another reign is newer: nothing was done
-	Behind bool  // messages before the first are missing: nothing was done
-	Last   int64 // number of the last message of the reign that is in the log
-	Fresh  int   // messages that were appended
-	Old    int   // messages that came too late to know whether they are in the log
+	Fresh int // messages that were appended
+	Old   int // messages that came too late to know whether they are in the log
 }
 
 // Append puts raw messages of a tenant into the log, all or none, but for those
-// that are there: the record, which the same script keeps, knows. The messages
-// of a reign are numbered 1, 2, 3 …; what was appended under its number is not
-// appended again, so that an attempt with an unknown outcome can be repeated.
-// Without a reign (a second look) the record alone decides. Errors are those of
-// Publish.
-func (l *Log) Append(ctx context.Context, tenant string, owner string, reign int64, first int64, messages []Raw, rec Record) (Appended, error) {
+// that are there or behind others that are: the record, which the same script
+// keeps, knows. It may be repeated, and called by several instances at once. They
+// all give messages in the order in which they heard them, so one that is named
+// lower than what is in the log was there before, or was left out on purpose. keep
+// says how much older than the newest mark in the record one may be. Errors are
+// those of Publish.
+func (l *Log) Append(ctx context.Context, tenant string, messages []Raw, keep time.Duration) (Appended, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	k := keysOf(tenant)
-	names := append(k.fixed(3+2*len(messages)), k.prefix+"ing", k.prefix+"rec", k.prefix+"rech")
-	args := append(make([]any, 0, 9+8*len(messages)), newEpoch(), k.channel(), l.oldest.Milliseconds(),
-		reign, owner, first, rec.Keep.Microseconds(), rec.Apart.Microseconds(), rec.Since)
-	now := time.Now()
-	var buf []byte
+	c := l.newCall(tenant, len(messages), 3)
+	c.names = append(c.names, c.keys.record())
+	c.args = append(c.args, keep.Microseconds())
 	for i := range messages {
 		m := &messages[i]
-		p := &m.Event
-		start := len(buf)
-		buf = appendHead(buf, p)
-		end := len(buf)
-		buf = p.AppendBody(buf, now)
-		names = append(names, k.stream(p.Topic))
-		dedupe := "0"
-		if p.Dedupe != "" {
-			dedupe = "1"
-			names = append(names, k.dedupe(p.Topic, p.Dedupe))
-		}
-		rule := l.retention.For(p.Topic)
-		args = append(args, p.Topic, string(buf[start:end]), string(buf[end:]), rule.Events, rule.Age.Milliseconds(), dedupe, m.Digest, m.Heard)
+		c.add(&m.Event)
+		c.args = append(c.args, m.Name.Mark, m.Name.Pattern, m.Name.N)
 	}
-	answer, err := l.eval(ctx, appendScript, names, args)
+	answer, err := l.eval(ctx, appendScript, c.names, c.args)
 	if err != nil {
 		return Appended{}, fmt.Errorf("append: %w", outcome(err))
 	}
 	list, ok := answer.([]any)
-	if !ok || len(list) < 2 {
+	if !ok || len(list) != 2 {
 		return Appended{}, fmt.Errorf("append: %w: %w", hub.ErrUnknown, errAnswer)
 	}
-	r := reading{}
-	a := Appended{Last: int64(r.seq(list[1]))}
-	switch list[0] {
-	case "STALE":
-		a.Stale = true
-	case "ORDER":
-		a.Behind = true
-	default:
-		if len(list) == 5 {
-			fresh, _ := list[2].(int64)
-			old, _ := list[4].(int64)
-			a.Fresh, a.Old = int(fresh), int(old)
-		}
-	}
-	if r.bad {
+	fresh, ok1 := list[0].(int64)
+	old, ok2 := list[1].(int64)
+	if !ok1 || !ok2 {
 		return Appended{}, fmt.Errorf("append: %w: %w", hub.ErrUnknown, errAnswer)
 	}
-	return a, nil
+	return Appended{Fresh: int(fresh), Old: int(old)}, nil
 }
 
-// Occurrence is one message in the record.
-type Occurrence struct {
-	Heard int64 // as Raw.Heard
-	Owner string
-}
-
-// Recorded gives what the record knows of each digest.
-func (l *Log) Recorded(ctx context.Context, tenant string, digests []string) ([][]Occurrence, error) {
+// Dealt says of each message whether it is known that Append has nothing to do for
+// it any more. It only reads. Its errors wrap hub.ErrUnavailable.
+func (l *Log) Dealt(ctx context.Context, tenant string, names []RawName) ([]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	key := keysOf(tenant).prefix + "rec"
+	at := map[string]int{}
+	var fields []string
+	for _, n := range names {
+		if _, is := at[n.field()]; !is {
+			at[n.field()] = len(fields)
+			fields = append(fields, n.field())
+		}
+	}
+	known, err := l.record(ctx, tenant, fields)
+	if err != nil {
+		return nil, fmt.Errorf("record: %w: %w", hub.ErrUnavailable, err)
+	}
+	dealt := make([]bool, len(names))
+	for i, n := range names {
+		dealt[i] = n.N <= known[at[n.field()]]
+	}
+	return dealt, nil
+}
+
+// record reads fields of a tenant's record; 0 is for those that it lacks.
+func (l *Log) record(ctx context.Context, tenant string, fields []string) ([]int64, error) {
+	key := keysOf(tenant).record()
 	node, err := l.servers.primary(ctx, key)
 	if err != nil {
-		return nil, fmt.Errorf("record: %w: %w", hub.ErrUnavailable, err)
+		return nil, err
 	}
-	values, err := node.HMGet(ctx, key, digests...).Result()
+	values, err := node.HMGet(ctx, key, fields...).Result()
 	if err != nil {
-		return nil, fmt.Errorf("record: %w: %w", hub.ErrUnavailable, err)
+		return nil, err
 	}
-	all := make([][]Occurrence, len(digests))
+	if len(values) != len(fields) {
+		return nil, errAnswer
+	}
+	known := make([]int64, len(values))
 	for i, v := range values {
-		s, _ := v.(string)
-		for part := range strings.SplitSeq(s, ";") {
-			f := strings.Split(part, ",")
-			heard, err := strconv.ParseInt(f[0], 10, 64)
-			if err == nil && len(f) == 3 {
-				all[i] = append(all[i], Occurrence{heard, f[1]})
-			}
+		if v == nil {
+			continue
+		}
+		text, _ := v.(string)
+		if known[i], err = strconv.ParseInt(text, 10, 64); err != nil {
+			return nil, errAnswer
 		}
 	}
-	return all, nil
+	return known, nil
 }
 
-// Want is what Lease is asked for.
-type Want string
+// Claim is what Lease is asked for.
+type Claim struct {
+	Owner string
+	Lasts time.Duration // for so long; 0 gives the lease back, if Owner has it
+	Heir  bool          // Owner may take it when it is free; else only if nobody else listens either
+	Mark  time.Duration // a mark is set if the last is as old as this
+}
 
-// What can be wanted of the lease.
-const (
-	Take    Want = "take"    // take it if it is free, keep it if it is ours
-	Raise   Want = "raise"   // as Take, but begin a new reign
-	Release Want = "release" // give it back
-)
-
-// Lease takes, keeps or gives back the lease that says who ingests. It lasts for
-// a time and can be taken by another only when it has been free for that long as
-// free says. It gives the number of the reign, whether owner has it, and the
-// clock of Redis.
-func (l *Log) Lease(ctx context.Context, owner string, want Want, lasts, free time.Duration) (reign int64, has bool, now time.Time, err error) {
+// Lease takes, keeps or gives back the lease that says who ingests, and says
+// whether the owner has it now. It sets marks, too: see Hear. Errors are those of
+// Publish; to ask again does no harm.
+func (l *Log) Lease(ctx context.Context, c Claim) (has bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	answer, err := l.eval(ctx, leaseScript, []string{leaseKey}, []any{owner, string(want), lasts.Milliseconds(), free.Milliseconds()})
+	answer, err := l.eval(ctx, leaseScript, []string{leaseKey}, []any{c.Owner, c.Lasts.Milliseconds(), c.Heir, c.Mark.Microseconds()})
 	if err != nil {
-		return 0, false, time.Time{}, fmt.Errorf("lease: %w", outcome(err))
+		return false, fmt.Errorf("lease: %w", outcome(err))
 	}
-	list, ok := answer.([]any)
-	if !ok || len(list) != 3 {
-		return 0, false, time.Time{}, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
+	n, ok := answer.(int64)
+	if !ok {
+		return false, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
 	}
-	r := reading{}
-	n, us := r.seq(list[0]), r.seq(list[2])
-	if r.bad {
-		return 0, false, time.Time{}, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
-	}
-	return int64(n), list[1] == int64(1), time.UnixMicro(int64(us)), nil
+	return n == 1, nil
 }

@@ -1,20 +1,36 @@
 package redislog
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
+// Ear is what Hear tells. One goroutine calls it.
+type Ear interface {
+	// Subscribed: messages come from now on, and Message after the next mark.
+	Subscribed()
+	// Marked: a mark came.
+	Marked()
+	// Message is one message. The payload is the callee's to keep; nil stands for
+	// one that is too large.
+	Message(name RawName, channel string, payload []byte)
+}
+
 // Hear subscribes to channel patterns of Redis, as PSUBSCRIBE has them, on a
-// connection of its own, and hands over each message, in the order in which
-// Redis sent them. It calls ready when all patterns are subscribed, and returns,
-// always with an error, when the connection has ended: messages may be missing
-// from then on. The payload is the callee's to keep; of one larger than max
-// bytes there is nil.
-func (l *Log) Hear(ctx context.Context, patterns []string, max int, ready func(), message func(pattern, channel string, payload []byte)) error {
+// connection of its own, and tells ear of each message, in the order in which
+// Redis sent them, from the first mark on: see Lease, which sets them. Payloads
+// have at most max bytes. It returns, always with an error, when the connection
+// has ended or has come to be of another server than the marks: messages may be
+// missing from then on. A connection that lives but brings nothing it does not
+// notice: who asks for marks and hears none ends ctx.
+func (l *Log) Hear(ctx context.Context, patterns []string, max int, ear Ear) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	at, err := l.servers.endpoint(ctx, leaseKey)
@@ -34,68 +50,79 @@ func (l *Log) Hear(ctx context.Context, patterns []string, max int, ready func()
 		<-ctx.Done()
 		nc.Close()
 	})
-	r := newReader(nc)
-	if err := handshake(ctx, at, nc, r, "pushhub-ingest", l.live.pace.answer); err != nil {
+	h := hearing{r: newReader(nc), max: max, patterns: len(patterns), ear: ear, counts: map[string]int64{}}
+	err = h.begin(ctx, at, nc, patterns, l.live.pace.answer)
+	for err == nil {
+		err = h.read()
+	}
+	if errors.Is(err, errElsewhere) {
+		l.servers.mapIsOld()
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return err
+}
+
+// errElsewhere: the marks come by way of the bus of the Cluster, which keeps no
+// order with what others send.
+var errElsewhere = errors.New("raw connection: " + leaseKey + " is on another server now")
+
+// hearing is one raw connection. It is owned by the goroutine of Hear.
+type hearing struct {
+	// fixed after begin
+	r        *reader
+	max      int
+	patterns int
+	ear      Ear
+	server   string // run_id; "" if it does not say
+
+	confirmed int
+	mark      int64            // the last; 0: none came yet
+	counts    map[string]int64 // pattern → messages since the mark
+}
+
+func (h *hearing) begin(ctx context.Context, at endpoint, nc net.Conn, patterns []string, within time.Duration) error {
+	if err := handshake(ctx, at, nc, h.r, "pushhub-ingest", within); err != nil {
+		return err
+	}
+	if err := nc.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	if _, err := nc.Write(appendCommand(nil, "INFO", "server")); err != nil {
+		return err
+	}
+	if err := h.identify(); err != nil {
 		return err
 	}
 	request := appendCommand(nil, append([]string{"PSUBSCRIBE"}, patterns...)...)
-	if _, err := nc.Write(request); err != nil {
+	if _, err := nc.Write(appendCommand(request, "SUBSCRIBE", leaseKey)); err != nil {
 		return err
 	}
-	work.Go(func() { keepAlive(ctx, nc, cancel, l.live.pace) })
-	h := hearing{nc: nc, r: r, max: max, wanted: len(patterns), patience: 2*l.live.pace.quiet + l.live.pace.answer, ready: ready, message: message}
-	for {
-		if err := h.read(); err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				err = cause
-			}
-			return err
-		}
-	}
+	return nc.SetDeadline(time.Time{})
 }
 
-// keepAlive pings, so that a connection which brings nothing is known to live.
-func keepAlive(ctx context.Context, nc net.Conn, cancel context.CancelCauseFunc, p pace) {
-	tick := time.NewTicker(p.quiet)
-	defer tick.Stop()
-	ping := appendCommand(nil, "PING")
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := nc.SetWriteDeadline(time.Now().Add(p.answer))
-		if err == nil {
-			_, err = nc.Write(ping)
-		}
-		if err != nil {
-			cancel(err)
-			return
-		}
+// identify reads the answer to INFO server, which may be forbidden.
+func (h *hearing) identify() error {
+	next, err := h.r.buf.Peek(1)
+	if err != nil {
+		return err
 	}
-}
-
-// hearing is the reading half of Hear.
-type hearing struct {
-	// fixed after construction
-	nc       net.Conn
-	r        *reader
-	max      int
-	wanted   int
-	patience time.Duration // a ping is answered within it
-	ready    func()
-	message  func(pattern, channel string, payload []byte)
-
-	confirmed int
+	if next[0] == '-' {
+		_, _, err := h.r.line()
+		return err
+	}
+	info, err := h.r.upTo(maxBulk)
+	if err != nil {
+		return err
+	}
+	if _, after, ok := strings.Cut(string(info), "\nrun_id:"); ok {
+		h.server, _, _ = strings.Cut(after, "\r")
+	}
+	return nil
 }
 
 func (h *hearing) read() error {
-	if h.r.buf.Buffered() == 0 {
-		if err := h.nc.SetReadDeadline(time.Now().Add(h.patience)); err != nil {
-			return err
-		}
-	}
 	kind, rest, err := h.r.line()
 	if err != nil {
 		return err
@@ -112,32 +139,31 @@ func (h *hearing) read() error {
 	}
 	switch string(name) {
 	case "pmessage":
-		return h.hand()
-	case "psubscribe":
+		return h.message()
+	case "message":
+		return h.marked()
+	case "psubscribe", "subscribe":
 		if _, err := h.r.short(); err != nil {
 			return err
 		}
 		if _, _, err := h.r.line(); err != nil {
 			return err
 		}
-		if h.confirmed++; h.confirmed == h.wanted {
-			h.ready()
+		if h.confirmed++; h.confirmed == h.patterns+1 {
+			h.ear.Subscribed()
 		}
 		return nil
-	case "pong":
-		_, err := h.r.short()
-		return err
 	}
 	return fmt.Errorf("%w: %.40q", errUnrequested, name)
 }
 
-func (h *hearing) hand() error {
+func (h *hearing) message() error {
 	p, err := h.r.short()
 	if err != nil {
 		return err
 	}
 	pattern := string(p)
-	channel, err := h.r.bulk()
+	channel, err := h.r.upTo(maxShort)
 	if err != nil {
 		return err
 	}
@@ -145,9 +171,36 @@ func (h *hearing) hand() error {
 	if err != nil {
 		return err
 	}
-	if h.confirmed < h.wanted {
-		return nil // not all is heard yet: as if it had come before
+	if h.mark == 0 {
+		return nil // it has no name: as if it had come before
 	}
-	h.message(pattern, string(channel), payload)
+	h.counts[pattern]++
+	h.ear.Message(RawName{Mark: h.mark, Pattern: pattern, N: h.counts[pattern]}, string(channel), payload)
+	return nil
+}
+
+// marked reads a mark: a number and the run_id of its server.
+func (h *hearing) marked() error {
+	if _, err := h.r.short(); err != nil {
+		return err
+	}
+	text, err := h.r.short()
+	if err != nil {
+		return err
+	}
+	number, server, _ := bytes.Cut(text, []byte(" "))
+	mark, err := strconv.ParseInt(string(number), 10, 64)
+	if err != nil || mark <= h.mark {
+		return nil // somebody else said it
+	}
+	if h.confirmed <= h.patterns {
+		return nil // some patterns may not have been heard at this place
+	}
+	if len(server) > 0 && h.server != "" && string(server) != h.server {
+		return errElsewhere
+	}
+	h.mark = mark
+	clear(h.counts)
+	h.ear.Marked()
 	return nil
 }

@@ -1,31 +1,36 @@
--- Takes, keeps or gives back the lease of the ingest. KEYS[1]: a hash: n, owner,
--- until (ms). ARGV: owner, what is wanted (take, raise, release), how long the
--- lease lasts, and how long it must have been free for this owner to take it (ms).
--- Gives n, 1 if the owner has it, and the time (µs). Each reign has a greater n
--- than the one before, also when the hash was lost: it is at least the time.
+-- Takes, keeps or gives back the lease of the ingest, and sets marks in the stream
+-- of raw messages. KEYS[1]: a hash: owner, until (ms), mark (µs). ARGV: owner, how
+-- long the lease lasts (ms; 0: give it back), 1 if the owner may take it from
+-- another who let it end, or 0: only if nobody else listens, and how old the last
+-- mark must be for a new one (µs). Gives 1 if the owner has the lease, else 0.
+--
+-- A mark is a message on the channel that has the name of the key: a number that
+-- no other mark has, and which server it comes from. Redis sends it to all who
+-- listen at one and the same place among the raw messages, so what follows it can
+-- be counted, and all arrive at the same count.
 
-local h = redis.call('HMGET', KEYS[1], 'n', 'owner', 'until')
+local h = redis.call('HMGET', KEYS[1], 'owner', 'until', 'mark')
 local time = redis.call('TIME')
 local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
-local n, ends = tonumber(h[1]) or 0, tonumber(h[3]) or 0
-local mine = h[2] == ARGV[1] and ends > now
-local function answer(n, has)
-  return {string.format('%.0f', n), has, string.format('%.0f', us)}
-end
+local mine, ends, mark = h[1] == ARGV[1], tonumber(h[2]) or 0, tonumber(h[3]) or 0
+local lasts, every = tonumber(ARGV[2]), tonumber(ARGV[4])
+local has = 0
 
-if ARGV[2] == 'release' then
+if lasts == 0 then
   if mine then
-    redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now))
+    redis.call('HDEL', KEYS[1], 'owner', 'until')
   end
-  return answer(n, 0)
+elseif mine or ((ends <= now or ends - now > lasts) -- the latter: the clock was set back
+  and (ARGV[3] == '1' or redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] <= 1)) then
+  redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', int(now + lasts))
+  has = 1
 end
-if not mine and (ends > now or (n > 0 and now - ends < tonumber(ARGV[4]))) then
-  return answer(n, 0)
+if us - mark >= every or us < mark then
+  mark = math.max(mark + 1, us)
+  redis.call('HSET', KEYS[1], 'mark', int(mark))
+  local info = redis.pcall('INFO', 'server')
+  local server = type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
+  redis.call('PUBLISH', KEYS[1], int(mark) .. ' ' .. server)
 end
-if not mine or ARGV[2] == 'raise' then
-  n = math.max(n + 1, now)
-end
-redis.call('HSET', KEYS[1], 'n', string.format('%.0f', n), 'owner', ARGV[1],
-  'until', string.format('%.0f', now + tonumber(ARGV[3])))
-return answer(n, 1)
+return has

@@ -166,3 +166,39 @@ local function append_event(t, stream, topic, head, body, max, age)
   call('SPUBLISH', t.channel, record)
   return cursor
 end
+
+-- events gives the events that a call brings, from KEYS[key] and ARGV[arg] on:
+-- each has its stream, the key that remembers its dedupe (nil for none), and in a
+-- where ARGV has its topic, head, body, max, age and 1 if it has a dedupe. The
+-- next one's are width after.
+local function events(key, arg, width)
+  local all = {}
+  for a = arg, #ARGV - width + 1, width do
+    local e = {a = a, stream = KEYS[key]}
+    key = key + 1
+    if ARGV[a + 5] == '1' then
+      e.dedupe = KEYS[key]
+      key = key + 1
+    end
+    all[#all + 1] = e
+  end
+  return all
+end
+
+-- put appends events, in this order. keep is as commit has it.
+local function put(t, all, keep)
+  if #all > 0 or t.changed then
+    commit(t, #all, keep)
+  end
+  for _, e in ipairs(all) do
+    local a = e.a
+    local cursor = append_event(t, e.stream, ARGV[a], ARGV[a + 1], ARGV[a + 2],
+      tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4]))
+    if e.dedupe then
+      call('SET', e.dedupe, cursor, 'EX', 600)
+    end
+  end
+  finish(t)
+end
+
+local SEQS = 9007199254740991 -- 2^53-1: the greatest seq

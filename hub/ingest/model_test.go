@@ -1,0 +1,332 @@
+package ingest
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/hub/logtest"
+	"github.com/pushhub/pushhub/hub/redislog"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// The model: instances hear one stream of marks and messages over connections
+// that stall, break and begin anew; what they ask of a real Redis is done late, or
+// done and not answered; they die. All messages have the same bytes but one in the
+// test's eyes only: nothing but their names tells them apart.
+
+var (
+	modelN    = flag.Int("model.n", cmp.Or(envInt("MODEL_N"), 150), "schedules of the model, of each kind")
+	modelSeed = flag.Uint64("model.seed", 1, "the first seed of the model")
+)
+
+func envInt(name string) int {
+	n, _ := strconv.Atoi(os.Getenv(name))
+	return n
+}
+
+const pattern = "alerts:*"
+
+// world is one schedule.
+type world struct {
+	t       *testing.T
+	rng     *rand.Rand
+	log     *redislog.Log
+	tenants []string
+	pace    time.Duration // the longest from mark to mark; long: some come too late
+	stream  []item        // what Redis sent, to whom it was connected to
+	peers   []*peer
+	story   strings.Builder
+}
+
+// item is a mark, or a message.
+type item struct {
+	mark   int64
+	tenant string
+	number int // of the tenant's messages
+}
+
+// peer is one instance.
+type peer struct {
+	name  string
+	g     *Ingester
+	alive bool
+	next  int   // of stream, that it has not read yet; -1: it is not connected
+	first int   // of stream, that it read since it was connected; -1: none
+	mark  int64 // 0: none since it was connected
+	count int64
+	heard []item
+}
+
+func (w *world) tell(format string, args ...any) { fmt.Fprintf(&w.story, format+"\n", args...) }
+
+func (w *world) join() {
+	g := New(Options{Log: w.log, MaxBytes: 64 << 10})
+	g.pace.lookBack = 0
+	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1}
+	w.peers = append(w.peers, p)
+	w.connect(p)
+}
+
+func (w *world) connect(p *peer) {
+	w.tell("%s is connected", p.name)
+	p.next, p.first, p.mark = len(w.stream), -1, 0
+	p.g.since = time.Now()
+	w.setMark()
+}
+
+func (w *world) disconnect(p *peer) {
+	w.tell("%s is cut", p.name)
+	p.next = -1
+	p.g.missing()
+}
+
+func (w *world) setMark() {
+	var last int64 = 1_700_000_000_000_000
+	for _, i := range w.stream {
+		last = max(last, i.mark)
+	}
+	w.stream = append(w.stream, item{mark: last + 1 + w.rng.Int64N(w.pace.Microseconds())})
+}
+
+func (w *world) publish() {
+	tenant := w.tenants[w.rng.IntN(len(w.tenants))]
+	n := 0
+	for _, i := range w.stream {
+		if i.tenant == tenant {
+			n++
+		}
+	}
+	w.stream = append(w.stream, item{tenant: tenant, number: n})
+}
+
+// read has a peer read some of what was sent to it.
+func (w *world) read(p *peer, n int) {
+	if !p.alive || p.next < 0 {
+		return
+	}
+	for ; n > 0 && p.next < len(w.stream); n-- {
+		i := w.stream[p.next]
+		p.next++
+		switch {
+		case i.mark > 0:
+			p.mark, p.count = i.mark, 0
+			if p.first < 0 {
+				p.first = p.next
+			}
+		case p.mark > 0:
+			p.count++
+			p.heard = append(p.heard, i)
+			event := protocol.Publication{Topic: "a", Type: "t", Data: []byte(strconv.Itoa(i.number))}
+			name := redislog.RawName{Mark: p.mark, Pattern: pattern, N: p.count}
+			require.True(w.t, p.g.take(i.tenant, message{redislog.Raw{Name: name, Event: event}, time.Now()}))
+		}
+	}
+}
+
+// settled says whether no other has heard what came before this one's connection
+// and is not in the log.
+func (w *world) settled(p *peer) bool {
+	if p.first < 0 {
+		return false
+	}
+	for _, other := range w.peers {
+		if !other.alive || other == p {
+			continue
+		}
+		if other.next >= 0 && other.next < p.first {
+			return false
+		}
+		for tenant := range other.g.queues {
+			if w.front(other, tenant) < p.first {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// act has a peer bring in something, as the one who leads or as another. Some
+// answers are lost.
+func (w *world) act(p *peer) {
+	g := p.g
+	if !p.alive || len(g.queues) == 0 {
+		return
+	}
+	g.leading = w.rng.IntN(2) == 0
+	for _, tenant := range w.tenants {
+		q := g.queues[tenant]
+		if q == nil || w.rng.IntN(2) == 0 {
+			continue
+		}
+		if w.rng.IntN(4) == 0 {
+			w.tell("%s brings something for %s, and is not told so", p.name, tenant)
+			n := w.rng.IntN(g.due(q) + 1)
+			require.NoError(w.t, g.bring(w.t.Context(), tenant, q.waiting[:n], !g.leading))
+			continue
+		}
+		w.tell("%s brings what it has for %s", p.name, tenant)
+		w.advance(p, q)
+	}
+}
+
+func (w *world) advance(p *peer, q *queue) {
+	p.g.mu.Lock()
+	p.g.advance(w.t.Context(), q)
+	p.g.turns, q.busy = nil, false
+	p.g.mu.Unlock()
+}
+
+// run runs a schedule. wild: any of them brings in what it has at any time; else
+// they have regard for what another has heard before, as with the lease.
+func (w *world) run(wild bool) {
+	for range 2 + w.rng.IntN(2) {
+		w.join()
+	}
+	for range 60 + w.rng.IntN(100) {
+		p := w.peers[w.rng.IntN(len(w.peers))]
+		switch n := w.rng.IntN(100); {
+		case n < 40:
+			w.publish()
+		case n < 50:
+			w.setMark()
+		case n < 70:
+			w.read(p, w.rng.IntN(20))
+		case n < 90:
+			if wild || w.settled(p) {
+				w.act(p)
+			}
+		case n < 94:
+			if p.alive && p.next >= 0 {
+				w.disconnect(p)
+			}
+		case n < 98:
+			if p.alive && p.next < 0 {
+				w.connect(p)
+			}
+		case n < 99:
+			if len(w.peers) < 6 {
+				w.join()
+			}
+		default:
+			w.tell("%s dies", p.name)
+			p.alive = false
+		}
+	}
+	w.join() // so that one is alive
+	for _, p := range w.peers {
+		w.read(p, len(w.stream))
+	}
+	for _, tenant := range w.tenants {
+		for { // who has the oldest brings it in
+			var first *peer
+			for _, p := range w.peers {
+				if p.alive && p.g.queues[tenant] != nil && (first == nil || w.front(p, tenant) < w.front(first, tenant)) {
+					first = p
+				}
+			}
+			if first == nil {
+				break
+			}
+			first.g.opts.MaxBytes = 1 // one message at a time
+			w.advance(first, first.g.queues[tenant])
+		}
+	}
+}
+
+// front gives the place in the stream of the first message that waits.
+func (w *world) front(p *peer, tenant string) int {
+	n, err := strconv.Atoi(string(p.g.queues[tenant].waiting[0].Event.Data))
+	require.NoError(w.t, err)
+	return slices.Index(w.stream, item{tenant: tenant, number: n})
+}
+
+// verdict compares the log with what was heard.
+func (w *world) verdict(ordered bool) {
+	lost := int64(0)
+	heard := map[string]map[int]bool{}
+	for _, p := range w.peers {
+		lost += p.g.stats.Lost.Load()
+		for _, i := range p.heard {
+			if heard[i.tenant] == nil {
+				heard[i.tenant] = map[int]bool{}
+			}
+			heard[i.tenant][i.number] = heard[i.tenant][i.number] || p.alive
+		}
+	}
+	for _, tenant := range w.tenants {
+		v, err := w.log.Look(w.t.Context(), tenant, hub.Query{Topics: []hub.TopicQuery{{Topic: "a"}}})
+		require.NoError(w.t, err)
+		var got []int
+		for _, e := range v.Topics[0].Events {
+			_, data, _ := strings.Cut(string(e.JSON), `"data":`)
+			n, err := strconv.Atoi(strings.TrimSuffix(data, "}"))
+			require.NoError(w.t, err)
+			got = append(got, n)
+			_, was := heard[tenant][n]
+			require.True(w.t, was, "%d was heard by nobody", n)
+		}
+		if ordered {
+			require.True(w.t, slices.IsSorted(got), "%s has %v", tenant, got)
+		}
+		slices.Sort(got)
+		require.Equal(w.t, slices.Compact(slices.Clone(got)), got, "%s has something twice", tenant)
+		if lost > 0 {
+			continue // somebody was told that it came too late
+		}
+		for n, must := range heard[tenant] {
+			require.False(w.t, must && !slices.Contains(got, n), "%s lacks %d", tenant, n)
+		}
+	}
+}
+
+func TestModel(t *testing.T) {
+	t.Parallel()
+	retention, err := hub.ParseRetention(">:1000/1h")
+	require.NoError(t, err)
+	log, err := redislog.Open(redislog.Options{Redis: &redis.Options{Addr: logtest.StartRedis(t).Addr()}, Retention: retention})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, log.Close()) })
+	for _, wild := range []bool{false, true} {
+		lossy := 0
+		for seed := *modelSeed; seed < *modelSeed+uint64(*modelN); seed++ {
+			w := &world{t: t, log: log, rng: rand.New(rand.NewPCG(seed, 1)), pace: 6 * time.Second}
+			if seed%4 == 0 {
+				w.pace = 30 * time.Second
+			}
+			for i := range 1 + w.rng.IntN(3) {
+				w.tenants = append(w.tenants, fmt.Sprintf("t%d-%t-%d", seed, wild, i))
+			}
+			defer func() {
+				if t.Failed() {
+					t.Logf("-model.seed %d -model.n 1, wild: %t\n%s", seed, wild, w.story.String())
+				}
+			}()
+			w.run(wild)
+			w.verdict(!wild)
+			if t.Failed() {
+				return
+			}
+			late := int64(0)
+			for _, p := range w.peers {
+				late += p.g.stats.Lost.Load()
+			}
+			if late > 0 {
+				lossy++
+			}
+		}
+		t.Logf("wild: %t; %d schedules, in %d of them messages came too late", wild, *modelN, lossy)
+		require.Less(t, lossy, max(1, *modelN/4))
+	}
+}
