@@ -3,18 +3,8 @@ package hub
 import (
 	"errors"
 	"math"
-	"slices"
 
 	"github.com/pushhub/pushhub/protocol"
-)
-
-// Bounds of one piece of a replay.
-const (
-	pieceEvents = 128  // of one topic, of few topics
-	someEvents  = 16   // of one topic, of many
-	pieceTopics = 256  // asked for in one Look
-	fewTopics   = 64   // more are read by windows of seqs
-	firstWindow = 1024 // seqs
 )
 
 // errEpoch: the log began a new epoch in mid-replay.
@@ -272,164 +262,6 @@ func (r *replay) enter(topic string, p *part) *place {
 	return pl
 }
 
-// findNewest turns "the newest n" of topics into places before them.
-func (r *replay) findNewest() error {
-	var asked []TopicQuery
-	for topic, pl := range r.topics {
-		if pl.newest == 1 && pl.last > 0 {
-			pl.have, pl.newest = min(pl.have, pl.last-1), 0
-			r.at = min(r.at, pl.have)
-		} else if pl.newest > 0 {
-			asked = append(asked, TopicQuery{Topic: topic, Newest: pl.newest})
-		}
-	}
-	for chunk := range slices.Chunk(asked, pieceTopics) {
-		v, err := r.ask(Query{Topics: chunk})
-		if err != nil {
-			return err
-		}
-		for i, tq := range chunk {
-			pl := r.topics[tq.Topic]
-			pl.newest = 0
-			if tv := v.Topics[i]; len(tv.Events) > 0 {
-				pl.have = min(pl.have, newestFrom(tq, tv))
-				r.at = min(r.at, pl.have)
-			}
-		}
-	}
-	return nil
-}
-
-// fetch reads the next piece of an open round.
-//
-// A topic is always asked for what comes after its place, however far that is:
-// so what is gone shows, and is announced, before an event of another topic gives
-// an id after it. What lies beyond the frontier, up to which every topic's events
-// are at hand, is read again later; but that a topic has nothing before it stays
-// true, whatever is trimmed.
-func (r *replay) fetch() ([]step, error) {
-	active, next := r.active()
-	end, limit := r.to, pieceEvents
-	if r.to == 0 {
-		end = math.MaxUint64
-	}
-	if len(active) > fewTopics {
-		end, limit = min(end, max(r.at, next)+r.window), someEvents
-		active = slices.DeleteFunc(active, func(topic string) bool { return r.topics[topic].next > end })
-	}
-	frontier := end
-	var steps []step
-	var events []*protocol.Event
-	var whole []*place // all that is left of them is in events
-	for chunk := range slices.Chunk(active, pieceTopics) {
-		q := Query{Topics: make([]TopicQuery, len(chunk))}
-		for i, topic := range chunk {
-			q.Topics[i] = TopicQuery{Topic: topic, After: max(r.topics[topic].have, r.at), Limit: limit}
-		}
-		v, err := r.ask(q)
-		if err != nil {
-			return steps, err
-		}
-		if r.to == 0 { // exact topics only: this Look says where the round ends
-			r.to = v.Head
-			frontier = min(frontier, v.Head)
-		}
-		for i, topic := range chunk {
-			tv, pl := v.Topics[i], r.topics[topic]
-			steps = r.gone(steps, pl, tv, v)
-			if tv.More && !r.off.has(ruleFrontier) {
-				frontier = min(frontier, tv.Events[len(tv.Events)-1].Cursor.Seq)
-			} else {
-				whole = append(whole, pl)
-			}
-			events = append(events, tv.Events...)
-		}
-	}
-	if r.to == 0 {
-		v, err := r.ask(Query{})
-		if err != nil {
-			return nil, err
-		}
-		r.to, frontier = v.Head, v.Head
-	}
-	for _, pl := range whole {
-		pl.done = true
-	}
-	slices.SortFunc(events, func(a, b *protocol.Event) int {
-		return int(int64(a.Cursor.Seq) - int64(b.Cursor.Seq))
-	})
-	n := 0
-	for n < len(events) && events[n].Cursor.Seq <= frontier {
-		steps = r.give(steps, events[n])
-		n++
-	}
-	for _, e := range slices.Backward(events[n:]) {
-		pl := r.topics[e.Topic]
-		pl.next, pl.done = e.Cursor.Seq, false
-	}
-	if n < pieceEvents {
-		r.window *= 2
-	}
-	r.at = max(r.at, frontier)
-	r.open = r.at < r.to
-	return steps, nil
-}
-
-// active gives the topics of which something is left, and the seq before which
-// none of them has an event.
-func (r *replay) active() (topics []string, next uint64) {
-	next = math.MaxUint64
-	for topic, pl := range r.topics {
-		if !pl.done {
-			topics = append(topics, topic)
-			next = min(next, pl.next)
-		}
-	}
-	return topics, next
-}
-
-// gone announces what a topic's view shows to be lost after our place: between
-// it and the first event, between two events, or all that there was.
-func (r *replay) gone(steps []step, pl *place, tv TopicView, v View) []step {
-	after := max(pl.have, r.at)
-	have, lost, lenient := after, uint64(0), pl.lenient
-	for _, e := range tv.Events {
-		if e.Prev > have && !lenient {
-			lost = e.Prev
-		}
-		have, lenient = e.Cursor.Seq, false
-	}
-	off := rulePrev
-	if len(tv.Events) == 0 && !lenient {
-		if lost, off = tv.Last, ruleVanished; tv.Last == 0 {
-			lost, off = v.Floor, ruleFloor
-		}
-	}
-	if lost <= after || r.off.has(off) {
-		return steps
-	}
-	return r.expired(steps, pl.part, after, lost, v.Head)
-}
-
-// give adds the next event of a topic.
-func (r *replay) give(steps []step, e *protocol.Event) []step {
-	pl := r.topics[e.Topic]
-	if pl != nil {
-		if e.Cursor.Seq <= pl.have {
-			return steps
-		}
-		pl.have, pl.next, pl.lenient = e.Cursor.Seq, 0, false
-		pl.part.replayed++
-		return append(steps, step{event: e, part: pl.part})
-	}
-	p := r.partOf(e.Topic)
-	if p == nil || e.Cursor.Seq <= p.from || r.skip != nil && r.skip(e.Topic) {
-		return steps
-	}
-	p.replayed++
-	return append(steps, step{event: e, part: p})
-}
-
 // partOf gives the part whose cursor counts for a topic: see enter.
 func (r *replay) partOf(topic string) *part {
 	var best *part
@@ -457,12 +289,4 @@ func (r *replay) follow(events []*protocol.Event, max int) []step {
 		r.at = e.Cursor.Seq
 	}
 	return steps
-}
-
-func (r *replay) ask(q Query) (View, error) {
-	v, err := r.look(q, r.to)
-	if err == nil && v.Epoch != r.epoch {
-		err = errEpoch
-	}
-	return v, err
 }
