@@ -84,6 +84,7 @@ type Ingester struct {
 	closing bool              // nothing more is heard
 
 	more *sync.Cond // with mu: turns has more, or it is closing
+	done *sync.Cond // with mu: queues has none, or it does not lead any more
 }
 
 // New makes an Ingester; Run starts it.
@@ -95,7 +96,7 @@ func New(opts Options) *Ingester {
 		opts: opts, pace: defaultPace, most: mostHeld, owner: strconv.FormatUint(rand.Uint64(), 36),
 		hurry: make(chan struct{}, 1), queues: map[string]*queue{},
 	}
-	g.more = sync.NewCond(&g.mu)
+	g.more, g.done = sync.NewCond(&g.mu), sync.NewCond(&g.mu)
 	return g
 }
 
@@ -141,6 +142,7 @@ func (g *Ingester) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		g.finish()
 		g.missing()
 		g.warn("the raw channels are not heard", err)
 		if time.Since(began) > time.Minute {
@@ -152,6 +154,23 @@ func (g *Ingester) listen(ctx context.Context) {
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 		pause = min(2*pause, 2*time.Second)
+	}
+}
+
+// finish waits, while this instance leads, until all that it heard is in the log,
+// but not for long: who leads next may not have heard it.
+func (g *Ingester) finish() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	late := false
+	defer time.AfterFunc(g.pace.last, func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		late = true
+		g.done.Broadcast()
+	}).Stop()
+	for g.leading && len(g.queues) > 0 && !late {
+		g.done.Wait()
 	}
 }
 
@@ -236,6 +255,7 @@ func (g *Ingester) follow() {
 		return
 	}
 	g.leading = false
+	g.done.Broadcast()
 	g.stats.Leading.Store(false)
 	g.opts.Logger.Info().Msg("this instance does not ingest the raw channels any more")
 }

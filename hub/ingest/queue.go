@@ -160,7 +160,9 @@ func (g *Ingester) advance(ctx context.Context, q *queue) {
 	}
 	clear(part)
 	if q.waiting = q.waiting[n:]; len(q.waiting) == 0 {
-		delete(g.queues, q.tenant)
+		if delete(g.queues, q.tenant); len(g.queues) == 0 {
+			g.done.Broadcast()
+		}
 	} else if g.due(q) > 0 {
 		g.turn(q)
 	}
