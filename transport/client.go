@@ -17,45 +17,61 @@ import (
 // expiringAhead is how long before its end a token is said to expire.
 const expiringAhead = time.Minute
 
-// client is the server's side of one connection: a session of the hub, the
-// sending half of the socket, and the timers that belong to them.
+// client is the server's side of one connection: a session of the hub, and the
+// wire.Peer of the connection.
 type client struct {
-	// fixed after construction
-	s         *Server
-	info      *requestInfo
-	transport string // websocket or sse
-	id        string // connection_id
-	began     time.Time
-	conn      *wire.Conn
-	session   *hub.Session
-	interval  time.Duration // its own of the heartbeat
-	ping      func()        // of a WebSocket, else nil
+	// fixed before the connection is known to others
+	s        *Server
+	info     *requestInfo
+	id       string // connection_id
+	began    time.Time
+	conn     *wire.Conn
+	session  *hub.Session  // nil: refused after the upgrade
+	interval time.Duration // its own of the heartbeat
+
+	bad int // malformed messages in a row; owned by Message
 
 	mu       sync.Mutex
 	identity *auth.Identity // guarded by mu; another after auth
-	heard    time.Time      // guarded by mu; when the client last sent something
-	reason   string         // guarded by mu; why it ended, if the hub's Code does not say
+	pinged   time.Time      // guarded by mu; when the last ping was sent
+	waits    bool           // guarded by mu; for the answer to it
+	warned   bool           // guarded by mu; that the token expires
 	ended    bool           // guarded by mu
-	timers   [3]*time.Timer // guarded by mu: heartbeat, ping, expiry
 }
 
-// newClient makes a client that writes in enc to socket. It is not in use until start.
-func (s *Server) newClient(r *http.Request, id *auth.Identity, enc protocol.Encoding, bye func(protocol.Bye) []byte) (*client, wire.Options) {
-	c := &client{
-		s: s, info: about(r), transport: "sse", id: uuid.NewString(), began: time.Now(), identity: id, heard: time.Now(),
+// newClient makes a client. It is not in use until start.
+func (s *Server) newClient(r *http.Request, id *auth.Identity) *client {
+	now := time.Now()
+	return &client{
+		s: s, info: about(r), id: uuid.NewString(), began: now, pinged: now, identity: id,
 		interval: s.limits.Heartbeat*3/4 + rand.N(s.limits.Heartbeat/4),
 	}
+}
+
+// wireOptions gives those of connections in enc.
+func (s *Server) wireOptions(enc protocol.Encoding) *wire.Options {
+	return &wire.Options{
+		Encoding: enc, MaxMessage: s.limits.MessageBytes, MaxEvents: s.limits.OutboxEvents, MaxBytes: s.limits.OutboxBytes,
+		Stall: s.limits.Heartbeat + s.limits.Pong, Delivered: s.metrics.delivered(transportOf(enc)), Conflated: s.metrics.conflated.Inc,
+	}
+}
+
+func transportOf(enc protocol.Encoding) string {
 	if enc == protocol.WebSocket {
-		c.transport = "websocket"
+		return "websocket"
 	}
-	return c, wire.Options{
-		Encoding: enc, MaxEvents: s.limits.OutboxEvents, MaxBytes: s.limits.OutboxBytes,
-		Stall: s.limits.Heartbeat + s.limits.Pong,
-		Bye: func(code protocol.CloseCode, position protocol.Cursor) []byte {
-			return bye(protocol.Bye{Code: code, Retry: s.comeBack(code), Cursor: position})
-		},
-		Delivered: s.metrics.delivered(c.transport), Conflated: s.metrics.conflated.Inc,
+	return "sse"
+}
+
+func (c *client) isWebSocket() bool { return c.conn.Encoding() == protocol.WebSocket }
+
+// Bye implements wire.Peer.
+func (c *client) Bye(code protocol.CloseCode, position protocol.Cursor) []byte {
+	bye := protocol.Bye{Code: code, Retry: c.s.comeBack(code), Cursor: position}
+	if c.isWebSocket() {
+		return byeFrames(bye)
 	}
+	return byeBlocks(bye)
 }
 
 // comeBack gives when a client that is closed with code should return: at once
@@ -74,99 +90,90 @@ func (s *Server) comeBack(code protocol.CloseCode) time.Duration {
 
 // start opens the session and welcomes the client. since is the client's own
 // cursor. It is false when the server takes no more: then conn is closing.
-func (c *client) start(conn *wire.Conn, since protocol.Cursor) bool {
-	c.conn = conn
+func (c *client) start(since protocol.Cursor) bool {
+	c.session = c.s.opts.Hub.Open(c.identity.Tenant, c.conn)
 	if code := c.s.add(c); code != 0 {
-		conn.Close(code)
+		c.conn.Close(code)
 		return false
 	}
-	c.session = c.s.opts.Hub.Open(c.identity.Tenant, conn)
-	c.s.metrics.connects.WithLabelValues(c.transport, "ok").Inc()
+	c.s.metrics.connects.WithLabelValues(transportOf(c.conn.Encoding()), "ok").Inc()
 	if c.session.Disproves(since) {
 		since = protocol.Cursor{}
 	}
-	conn.Control(protocol.Welcome{
+	c.conn.Control(protocol.Welcome{
 		ConnectionID: c.id, TenantID: c.identity.Tenant, UserID: c.identity.User,
 		ExpiresAt: c.identity.ExpiresAt, Heartbeat: int((c.s.limits.Heartbeat + time.Second - 1) / time.Second),
 	}.Encode(), since)
-	conn.Flush()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.timers[0] = time.AfterFunc(c.interval, c.beat)
-	if c.ping != nil {
-		c.timers[1] = time.AfterFunc(c.interval, c.probe)
-	}
-	c.expire()
+	c.conn.Flush()
+	c.conn.Wake(c.Due())
 	return true
 }
 
-// beat sends a heartbeat when nothing was sent for the interval.
-func (c *client) beat() {
-	next := c.interval - c.conn.Idle()
-	if next <= 0 {
+// Due implements wire.Peer: it does what the time asks for.
+func (c *client) Due() time.Duration {
+	beat := c.interval - c.conn.Idle()
+	if beat <= 0 {
 		c.session.Heartbeat()
 		c.conn.Flush()
-		next = c.interval
+		beat = c.interval
 	}
-	c.again(0, next)
-}
-
-// probe pings the client, and closes when the answer does not come. One that is
-// behind would get the ping late: there the stall time watches.
-func (c *client) probe() {
-	defer c.again(1, c.interval)
-	if c.conn.Behind() {
-		return
-	}
-	sent := time.Now()
-	c.ping()
-	time.AfterFunc(c.s.limits.Pong, func() {
-		c.mu.Lock()
-		dead := !c.ended && c.heard.Before(sent)
-		c.mu.Unlock()
-		if dead {
-			c.conn.Close(protocol.NoPong)
-		}
-	})
-}
-
-func (c *client) again(timer int, after time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.ended {
-		c.timers[timer].Reset(after)
+	if c.ended {
+		return 0
 	}
+	return min(beat, c.probe(), c.expire())
 }
 
-// expire sets the timer for the end of the token: first the word that it comes,
-// then the close. With mu held. A token that was accepted within the leeway
-// lives to the end of that.
-func (c *client) expire() {
+// probe pings the client of a WebSocket once in an interval, and closes when the
+// answer does not come. One that is behind would get the ping late: there the
+// stall time watches. It gives when it is due again. With mu held.
+func (c *client) probe() time.Duration {
+	since := time.Since(c.pinged)
+	switch {
+	case !c.isWebSocket():
+		return c.interval
+	case c.waits && since < c.s.limits.Pong:
+		return c.s.limits.Pong - since
+	case c.waits && c.conn.Silent() > since+time.Second/2: // both are rounded
+		c.conn.Close(protocol.NoPong)
+		return c.interval
+	}
+	if c.waits = false; since < c.interval {
+		return c.interval - since
+	}
+	c.pinged = time.Now()
+	if c.conn.Behind() {
+		return c.interval
+	}
+	c.waits = true
+	c.conn.Raw(pingFrame)
+	c.conn.Flush()
+	return c.s.limits.Pong
+}
+
+// expire sees to the end of the token: first the word that it comes, then the
+// close. A token that was accepted within the leeway lives to the end of that. It
+// gives when it is due again. With mu held.
+func (c *client) expire() time.Duration {
 	end := c.identity.ExpiresAt
-	if !end.After(time.Now()) {
+	if !end.After(c.began) {
 		end = end.Add(auth.Leeway)
 	}
-	if t := c.timers[2]; t != nil {
-		t.Stop()
+	left := time.Until(end)
+	if left <= 0 {
+		c.conn.Close(protocol.CloseUnauthorized)
+		return c.interval
 	}
-	of := c.identity
-	c.timers[2] = time.AfterFunc(time.Until(end)-expiringAhead, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if c.ended || c.identity != of {
-			return
-		}
-		c.conn.Control(protocol.Expiring{ExpiresAt: of.ExpiresAt}.Encode(), protocol.Cursor{})
+	if left > expiringAhead {
+		return left - expiringAhead
+	}
+	if !c.warned {
+		c.warned = true
+		c.conn.Control(protocol.Expiring{ExpiresAt: c.identity.ExpiresAt}.Encode(), protocol.Cursor{})
 		c.conn.Flush()
-		c.timers[2] = time.AfterFunc(time.Until(end), func() {
-			c.mu.Lock()
-			over := !c.ended && c.identity == of
-			c.mu.Unlock()
-			if over {
-				c.conn.Close(protocol.CloseUnauthorized)
-			}
-		})
-	})
+	}
+	return left
 }
 
 // renew takes a new token's identity: subscriptions that it does not grant end.
@@ -176,9 +183,9 @@ func (c *client) renew(id *auth.Identity) error {
 		c.mu.Unlock()
 		return protocol.Errorf(protocol.Forbidden, protocol.InMessage, "token", protocol.IsForbidden, "the token is of another user or tenant")
 	}
-	c.identity = id
-	c.expire()
+	c.identity, c.warned = id, false
 	c.mu.Unlock()
+	c.conn.Wake(c.Due())
 	c.session.Revoke(func(pattern string) bool { _, ok := id.MayRead(pattern); return ok })
 	return nil
 }
@@ -189,47 +196,28 @@ func (c *client) who() *auth.Identity {
 	return c.identity
 }
 
-// hear notes that the client is alive.
-func (c *client) hear() {
-	c.mu.Lock()
-	c.heard = time.Now()
-	c.mu.Unlock()
-}
-
-// because notes why the connection ends, if the hub does not close it.
-func (c *client) because(reason string) {
-	c.mu.Lock()
-	if c.reason == "" {
-		c.reason = reason
+// Ended implements wire.Peer: it closes what is left and accounts for the
+// connection.
+func (c *client) Ended() {
+	if c.session == nil {
+		return
 	}
-	c.mu.Unlock()
-}
-
-// end closes what is left and accounts for the connection. It is called once.
-func (c *client) end() {
-	c.conn.Abort()
-	if c.session != nil {
-		c.session.Close()
-	}
+	c.session.Close()
 	c.mu.Lock()
 	c.ended = true
-	for _, t := range c.timers {
-		if t != nil {
-			t.Stop()
-		}
-	}
-	reason := c.reason
 	c.mu.Unlock()
 	c.s.remove(c)
+	reason := "client_gone"
 	if code := c.conn.Code(); code != 0 {
 		reason = code.Reason()
+	} else if why := c.conn.Why(); why == wire.Closed {
+		reason = "client_closed"
+	} else if why == wire.Broken {
+		reason = "client_error"
 	}
-	if reason == "" {
-		reason = "client_gone"
-	}
-	stats := c.conn.Stats()
-	c.s.metrics.disconnects.WithLabelValues(c.transport, reason).Inc()
+	stats, transport := c.conn.Stats(), transportOf(c.conn.Encoding())
+	c.s.metrics.disconnects.WithLabelValues(transport, reason).Inc()
 	c.s.opts.Logger.Info().Str("request_id", c.info.id).Str("connection_id", c.id).Str("requester", c.info.requester).
-		Str("transport", c.transport).Str("uri_path", c.info.path).Float64("seconds", time.Since(c.began).Seconds()).
+		Str("transport", transport).Str("uri_path", c.info.path).Float64("seconds", time.Since(c.began).Seconds()).
 		Int("events", stats.Events).Int64("response_bytes", stats.Bytes).Str("reason", reason).Msg("connection closed")
 }

@@ -152,7 +152,7 @@ func (s *Server) count(transport string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.clients {
-		if c.transport == transport {
+		if transportOf(c.conn.Encoding()) == transport {
 			n++
 		}
 	}

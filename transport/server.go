@@ -23,6 +23,7 @@ import (
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/wire"
 )
 
 // Limits bound what one client can take. Zero fields have the defaults named.
@@ -95,6 +96,9 @@ type Server struct {
 	limits  Limits
 	origins origins
 	metrics *metrics
+	engine  *wire.Engine
+	options map[protocol.Encoding]*wire.Options
+	ended   func() // ends engine, once
 	handler http.Handler
 	http    *http.Server
 
@@ -127,6 +131,12 @@ func New(opts Options) (*Server, error) {
 		clients: map[*client]struct{}{}, empty: make(chan struct{}),
 	}
 	s.metrics = newMetrics(opts.Registry, s)
+	s.engine = wire.NewEngine()
+	s.ended = sync.OnceFunc(s.engine.Close)
+	s.options = map[protocol.Encoding]*wire.Options{}
+	for _, enc := range []protocol.Encoding{protocol.WebSocket, protocol.SSE, protocol.SSENamed} {
+		s.options[enc] = s.wireOptions(enc)
+	}
 	s.handler = s.routes()
 	s.http = &http.Server{
 		Handler:           s.handler,
@@ -196,6 +206,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		c.conn.Abort()
 	}
 	s.mu.Unlock()
+	defer s.ended()
 	return s.http.Shutdown(ctx)
 }
 
@@ -207,6 +218,7 @@ func (s *Server) Close() error {
 		c.conn.Abort()
 	}
 	s.mu.Unlock()
+	defer s.ended()
 	return s.http.Close()
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/protocol"
-	"github.com/pushhub/pushhub/transport/wire"
 )
 
 // serveSSE takes an EventSource. It gives up for ever on any status but 200, so
@@ -42,54 +41,53 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
 	if id == nil {
 		id = &auth.Identity{}
 	}
-	c, opts := s.newClient(r, id, enc, byeBlocks)
-	conn, wait, hijackErr := openStream(w, r, opts)
+	c := s.newClient(r, id)
+	leave, hijackErr := s.openStream(w, r, c, enc)
 	if hijackErr != nil {
 		s.fail(w, r, hijackErr)
 		return
 	}
 	c.info.accepted(http.StatusOK)
-	defer wait()
+	defer leave()
+	defer c.conn.Run(nil)
 	if code := s.full(); err != nil || code != 0 {
 		if code == 0 {
 			code = s.public(err, c.info).Code.CloseCode()
 		}
 		s.metrics.connects.WithLabelValues("sse", code.Reason()).Inc()
-		conn.Close(code)
+		c.conn.Close(code)
 		return
 	}
-	defer c.end()
-	conn.Raw(protocol.AppendRetry(nil, 1500*time.Millisecond+rand.N(2*time.Second)))
-	if !c.start(conn, wish.since) {
+	c.conn.Raw(protocol.AppendRetry(nil, 1500*time.Millisecond+rand.N(2*time.Second)))
+	if !c.start(wish.since) {
 		return
 	}
 	wants, _ := wish.wants(id, protocol.InQuery) // admitSSE checked it
 	if err := c.session.Subscribe("", wants, s.limits.Topics); err != nil {
-		conn.Close(protocol.CloseBadRequest) // cannot be: wishOf bounds the topics
+		c.conn.Close(protocol.CloseBadRequest) // cannot be: wishOf bounds the topics
 	}
-	wait()
 }
 
 // admitSSE says who connects and what is wanted, or why not.
 func (s *Server) admitSSE(r *http.Request) (*auth.Identity, wish, protocol.Encoding, error) {
 	id, err := s.identify(r)
 	if err != nil {
-		return nil, wish{}, 0, err
+		return nil, wish{}, protocol.SSE, err
 	}
 	q, err := parseQuery(r)
 	if err != nil {
-		return nil, wish{}, 0, err
+		return nil, wish{}, protocol.SSE, err
 	}
 	w, err := s.wishOf(r, q, id, true)
 	if err != nil {
-		return nil, w, 0, err
+		return nil, w, protocol.SSE, err
 	}
 	if len(w.patterns) == 0 {
-		return nil, w, 0, badQuery("topics", protocol.Required, "topics is missing")
+		return nil, w, protocol.SSE, badQuery("topics", protocol.Required, "topics is missing")
 	}
 	enc := protocol.SSE
 	if named, err := q.flag("named"); err != nil {
-		return nil, w, 0, err
+		return nil, w, protocol.SSE, err
 	} else if named {
 		enc = protocol.SSENamed
 	}
@@ -113,25 +111,18 @@ func byeBlocks(m protocol.Bye) []byte {
 	return protocol.AppendSSE(b, m.Cursor.String(), protocol.ControlName, m.Encode())
 }
 
-// openStream takes over the connection of r and begins the answer. wait blocks
-// until the client is gone or the Conn has ended, and may be called again.
-func openStream(w http.ResponseWriter, r *http.Request, opts wire.Options) (conn *wire.Conn, wait func(), err error) {
+// openStream takes over the connection of r for c and begins the answer. leave is
+// to be called before the handler returns.
+func (s *Server) openStream(w http.ResponseWriter, r *http.Request, c *client, enc protocol.Encoding) (leave func(), err error) {
 	if r.ProtoMajor != 1 {
-		stream := &h2stream{w: w, rc: http.NewResponseController(w)}
-		conn = wire.New(stream, nil, opts)
 		w.WriteHeader(http.StatusOK)
-		return conn, func() {
-			select {
-			case <-r.Context().Done():
-				conn.Abort()
-			case <-conn.Done():
-			}
-			stream.leave()
-		}, nil
+		stream := &h2stream{w: w, rc: http.NewResponseController(w), gone: r.Context().Done(), closed: make(chan struct{})}
+		c.conn = s.engine.New(stream, nil, s.options[enc], c, nil)
+		return stream.leave, nil
 	}
 	socket, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
-		return nil, nil, fmt.Errorf("take over the connection: %w", err)
+		return nil, fmt.Errorf("take over the connection: %w", err)
 	}
 	var head bytes.Buffer
 	head.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: ")
@@ -139,22 +130,30 @@ func openStream(w http.ResponseWriter, r *http.Request, opts wire.Options) (conn
 	head.WriteString("\r\n")
 	_ = w.Header().Write(&head) // into memory
 	head.WriteString("\r\n")
-	opts.Head = head.Bytes()
-	conn = wire.New(socket, plainTCP(socket), opts)
-	return conn, func() {
-		_, _ = io.Copy(io.Discard, socket) // until the client closes, or the Conn does
-		conn.Abort()
-	}, nil
+	c.conn = s.engine.New(socket, plainTCP(socket), s.options[enc], c, head.Bytes())
+	return func() {}, nil
 }
 
-// h2stream is the sending half of an HTTP/2 stream. It must not be used once its
+// h2stream is an HTTP/2 stream as a wire.Socket. It must not be used once its
 // handler has left.
 type h2stream struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
+	// fixed after construction
+	w      http.ResponseWriter
+	rc     *http.ResponseController
+	gone   <-chan struct{} // closed when the client is
+	closed chan struct{}   // closed by Close
 
 	mu   sync.Mutex // held while writing
 	left bool       // guarded by mu
+}
+
+// Read waits for the end: the client of an event stream says nothing.
+func (h *h2stream) Read([]byte) (int, error) {
+	select {
+	case <-h.gone:
+	case <-h.closed:
+	}
+	return 0, io.EOF
 }
 
 func (h *h2stream) Write(p []byte) (int, error) {
@@ -181,8 +180,12 @@ func (h *h2stream) SetWriteDeadline(t time.Time) error {
 	return h.rc.SetWriteDeadline(t)
 }
 
-// Close implements wire.Socket. The handler ends the stream by leaving.
-func (h *h2stream) Close() error { return nil }
+// Close implements wire.Socket. It is called once; the handler ends the stream by
+// leaving.
+func (h *h2stream) Close() error {
+	close(h.closed)
+	return nil
+}
 
 // leave ends all writes. One that is under way is cut short, which resets the
 // stream: without one it ends in order.

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -11,13 +12,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/protocol"
-	"github.com/pushhub/pushhub/transport/wire"
 )
 
 // subprotocol is the version of the WebSocket protocol that the hub speaks.
@@ -49,21 +50,20 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		id = &auth.Identity{}
 	}
-	c, opts := s.newClient(r, id, protocol.WebSocket, byeFrames)
-	take := &takeover{ResponseWriter: w, opts: opts}
+	take := &takeover{ResponseWriter: w}
 	ws, acceptErr := websocket.Accept(take, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // checkOrigin did it
-		OnPingReceived:     func(context.Context, []byte) bool { c.hear(); return true },
-		OnPongReceived:     func(context.Context, []byte) { c.hear() },
 	})
 	if acceptErr != nil {
-		c.info.report()
+		about(r).report()
 		return
 	}
-	defer func() { _ = ws.CloseNow() }() // frees what coder keeps; take.conn is closed already
-	ws.SetReadLimit(-1)                  // read bounds messages itself, to say bye first
+	_ = ws.CloseNow() // the handshake is done, and the socket ours
+	c := s.newClient(r, id)
 	c.info.accepted(http.StatusSwitchingProtocols)
+	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, nil)
+	defer c.conn.Run(take.early)
 	if err != nil {
 		e := s.public(err, c.info)
 		s.metrics.connects.WithLabelValues("websocket", string(e.Code)).Inc()
@@ -71,15 +71,10 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		if code == 0 || e.Code != protocol.Unavailable {
 			code = e.Code.CloseCode()
 		}
-		take.conn.Close(code, errorFrame("", e))
-		drain(ws)
-		take.conn.Abort()
+		c.conn.Close(code, errorFrame("", e))
 		return
 	}
-	c.ping = func() { take.conn.Raw(pingFrame); take.conn.Flush() }
-	defer c.end()
-	if !c.start(take.conn, protocol.Cursor{}) {
-		drain(ws)
+	if !c.start(protocol.Cursor{}) {
 		return
 	}
 	if len(wish.patterns) > 0 {
@@ -88,7 +83,6 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 			c.refuse("", err)
 		}
 	}
-	c.read(ws)
 }
 
 // admitWS says who connects and what is wanted, or why not.
@@ -167,66 +161,24 @@ func headerHas(r *http.Request, name, token string) bool {
 	return slices.ContainsFunc(headerTokens(r, name), func(t string) bool { return strings.EqualFold(t, token) })
 }
 
-// read takes the client's messages until the connection ends.
-func (c *client) read(ws *websocket.Conn) {
-	limit := int64(c.s.limits.MessageBytes)
-	bad := 0
-	for {
-		kind, body, err := ws.Reader(context.Background()) // it ends with the socket
-		var message []byte
-		if err == nil {
-			message, err = io.ReadAll(io.LimitReader(body, limit+1))
-		}
-		if err != nil {
-			c.because(whyRead(err))
-			c.conn.Finish() // the answer to the client's close frame may be on its way
-			return
-		}
-		c.hear()
-		if int64(len(message)) > limit {
-			c.conn.Close(protocol.MessageTooBig)
-			drainBody(body)
-			drain(ws)
-			return
-		}
-		if ref, e := c.obey(kind, message); e != nil {
-			if bad++; bad >= maxBadMessages {
-				c.conn.Close(protocol.CloseBadRequest, errorFrame(ref, c.s.public(e, c.info)))
-				drain(ws)
-				return
-			}
-			c.refuse(ref, e)
-			continue
-		}
-		bad = 0
+// Message implements wire.Peer.
+func (c *client) Message(frames []byte) bool {
+	kind, message, err := parseFrames(frames)
+	if err != nil || kind == websocket.MessageText && !utf8.Valid(message) {
+		return false
 	}
-}
-
-// whyRead names the end of a connection for the log.
-func whyRead(err error) string {
-	var closed websocket.CloseError
+	ref, e := c.obey(kind, message)
 	switch {
-	case errors.As(err, &closed):
-		return "client_closed"
-	case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
-		return "client_gone"
+	case e == nil:
+		c.bad = 0
+	case c.bad < maxBadMessages-1:
+		c.bad++
+		c.refuse(ref, e)
+	default:
+		c.conn.Close(protocol.CloseBadRequest, errorFrame(ref, c.s.public(e, c.info)))
 	}
-	return "client_error"
+	return true
 }
-
-// drain reads until the client has closed, for a connection that says bye: a
-// socket closed with unread bytes is reset, and bye is lost.
-func drain(ws *websocket.Conn) {
-	for {
-		_, body, err := ws.Reader(context.Background())
-		if err != nil {
-			return
-		}
-		drainBody(body)
-	}
-}
-
-func drainBody(body io.Reader) { _, _ = io.Copy(io.Discard, body) } // its error is the next Reader's
 
 // obey does what a message asks for, and answers it. The error is given for a
 // malformed one, with its ref; that is for the caller to answer.
@@ -313,12 +265,12 @@ func byeFrames(m protocol.Bye) []byte {
 	return protocol.AppendCloseFrame(b, m.Code)
 }
 
-// takeover hands coder/websocket a connection whose writes join the ordered way
-// of the Conn, so that its pongs and close frames never cut into another frame.
+// takeover gives the socket of a request to us, and to coder/websocket, which only
+// makes the handshake, one that says nothing.
 type takeover struct {
 	http.ResponseWriter
-	opts wire.Options
-	conn *wire.Conn
+	socket net.Conn
+	early  []byte // what the client sent already
 }
 
 // Hijack implements http.Hijacker.
@@ -327,22 +279,67 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	t.conn = wire.New(socket, plainTCP(socket), t.opts)
-	ordered := orderedConn{socket, t.conn}
-	return ordered, bufio.NewReadWriter(rw.Reader, bufio.NewWriterSize(ordered, 512)), nil
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return nil, nil, errors.Join(err, socket.Close())
+	}
+	t.socket, t.early = socket, bytes.Clone(early)
+	return silence{}, buffered(silence{}), nil
 }
 
-// orderedConn is a socket whose writes are queued in its Conn, which closes it.
-type orderedConn struct {
-	net.Conn
-	conn *wire.Conn
+// parseFrames has coder/websocket read a message of which all frames are there. It
+// does so on a connection of the message's own: no byte of one client can come to
+// another, nor of one message to the next.
+func parseFrames(frames []byte) (websocket.MessageType, []byte, error) {
+	conn := silence{reads: bytes.NewReader(frames)}
+	ws, err := websocket.Accept(&accepted{conn: conn, header: http.Header{}}, handshake, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = ws.CloseNow() }() // frees what coder keeps
+	ws.SetReadLimit(-1)                  // wire has bounded it
+	return ws.Read(context.Background())
 }
 
-func (c orderedConn) Write(p []byte) (int, error) {
-	c.conn.Raw(append([]byte(nil), p...))
-	c.conn.Flush()
-	return len(p), nil
+// handshake is one that coder/websocket accepts.
+var handshake = &http.Request{
+	Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Host: "localhost",
+	Header: http.Header{
+		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
+	},
 }
 
-// Close does nothing: what was written may still be queued.
-func (c orderedConn) Close() error { return nil }
+// accepted is the answer to handshake, which nobody reads.
+type accepted struct {
+	conn   silence
+	header http.Header
+}
+
+func (a *accepted) Header() http.Header         { return a.header }
+func (a *accepted) WriteHeader(int)             {}
+func (a *accepted) Write(p []byte) (int, error) { return len(p), nil }
+
+// Hijack implements http.Hijacker.
+func (a *accepted) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return a.conn, buffered(a.conn), nil
+}
+
+// silence is a connection that takes everything, and brings what is given or the end.
+type silence struct {
+	net.Conn // nil
+	reads    *bytes.Reader
+}
+
+func (s silence) Read(p []byte) (int, error) {
+	if s.reads == nil {
+		return 0, io.EOF
+	}
+	return s.reads.Read(p)
+}
+func (s silence) Write(p []byte) (int, error) { return len(p), nil }
+func (s silence) Close() error                { return nil }
+
+func buffered(s silence) *bufio.ReadWriter {
+	return bufio.NewReadWriter(bufio.NewReaderSize(s, 512), bufio.NewWriterSize(s, 16))
+}

@@ -20,6 +20,7 @@ import (
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/hub/ingest"
 	"github.com/pushhub/pushhub/transport"
+	"github.com/pushhub/pushhub/transport/wire"
 )
 
 // setup says what an instance is made of.
@@ -92,7 +93,7 @@ func newInstance(ctx context.Context, logger zerolog.Logger, s setup) (made *ins
 	}
 	i.clean.add("server", i.server.Close)
 	store.ingest(ctx, &i.clean, registry, i.server.Published)
-	i.listener, err = listen(ctx, s.listen, s.spare)
+	i.listener, err = listen(ctx, s.listen, time.Duration(s.limits.HeartbeatSeconds+s.limits.PongSeconds), s.spare)
 	if err != nil {
 		return nil, err
 	}
@@ -124,14 +125,10 @@ func (i *instance) newVerifier(ctx context.Context, cfg auth.Config) (*auth.Veri
 }
 
 // listen takes the port, or one of those after it.
-func listen(ctx context.Context, s listenSettings, spare int) (net.Listener, error) {
-	// The kernel's keep-alive is off: the hub's heartbeats do its work. MPTCP is
-	// off because what is set on its listener does not reach its connections.
-	config := net.ListenConfig{KeepAlive: -1}
-	config.SetMultipathTCP(false)
+func listen(ctx context.Context, s listenSettings, dead time.Duration, spare int) (net.Listener, error) {
 	var first error
 	for port := int(s.Port); port <= int(s.Port)+spare; port++ {
-		l, err := config.Listen(ctx, "tcp", net.JoinHostPort(s.Host, strconv.Itoa(port)))
+		l, err := wire.Listen(ctx, "tcp", net.JoinHostPort(s.Host, strconv.Itoa(port)), dead)
 		if err == nil {
 			return l, nil
 		}

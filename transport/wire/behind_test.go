@@ -8,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/protocol"
-	"github.com/pushhub/pushhub/transport/wire"
 )
 
 // behind clogs the socket until the Conn knows it: after it, keyed events are
@@ -79,7 +78,7 @@ func TestConflation(t *testing.T) {
 func TestBurstIsNoBackPressure(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
 		const burst = 2000
-		l.open(usual, func(o *wire.Options) { o.MaxEvents, o.MaxBytes = 4, 1000 })
+		l.open(usual, func(o *setup) { o.MaxEvents, o.MaxBytes = 4, 1000 })
 		go func() {
 			for seq := uint64(1); seq <= burst; seq++ {
 				l.send(keyed(event("job", seq, 20), false))
@@ -95,9 +94,9 @@ func TestBurstIsNoBackPressure(t *testing.T) {
 // Over the budget of what must be kept the client is told that it is too slow.
 func TestBudget(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
-		for name, limit := range map[string]func(*wire.Options){
-			"events": func(o *wire.Options) { o.MaxEvents = 10 },
-			"bytes":  func(o *wire.Options) { o.MaxBytes = 20_000 },
+		for name, limit := range map[string]func(*setup){
+			"events": func(o *setup) { o.MaxEvents = 10 },
+			"bytes":  func(o *setup) { o.MaxBytes = 20_000 },
 		} {
 			l.open(small, limit)
 			seq := l.behind()
@@ -127,7 +126,7 @@ func TestBudget(t *testing.T) {
 // A replay does not count against the queue, whatever its size.
 func TestReplayIsNotCounted(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
-		l.open(small, func(o *wire.Options) { o.MaxEvents, o.MaxBytes = 10, 20_000 })
+		l.open(small, func(o *setup) { o.MaxEvents, o.MaxBytes = 10, 20_000 })
 		seq := l.behind()
 		for range 100 {
 			seq++
@@ -146,7 +145,7 @@ func TestReplayIsNotCounted(t *testing.T) {
 // One event that is larger than the whole budget can be sent all the same.
 func TestLargeEvent(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
-		l.open(small, func(o *wire.Options) { o.MaxBytes = 100_000 })
+		l.open(small, func(o *setup) { o.MaxBytes = 100_000 })
 		seq := l.behind() + 1
 		go func() {
 			for range 10_000 { // what waits at first is counted too
@@ -167,7 +166,7 @@ func TestLargeEvent(t *testing.T) {
 func TestAnswersAreBounded(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
 		const bound = 50_000
-		l.open(small, func(o *wire.Options) { o.MaxBytes = bound })
+		l.open(small, func(o *setup) { o.MaxBytes = bound })
 		l.clog(0)
 		most := 0
 		for n := 0; l.conn.Code() == 0; n++ {
@@ -181,7 +180,7 @@ func TestAnswersAreBounded(t *testing.T) {
 		require.Less(t, most, bound+128<<10)
 	})
 	onBothPaths(t, func(t *testing.T, l *link) { // but who reads them may ask for ever
-		l.open(usual, func(o *wire.Options) { o.MaxBytes = 1000 })
+		l.open(usual, func(o *setup) { o.MaxBytes = 1000 })
 		for n := range 3000 {
 			l.conn.Control(fmt.Appendf(nil, `{"op":"pong","ref":"%d"}`, n), protocol.Cursor{})
 			l.conn.Flush()

@@ -26,7 +26,7 @@ func BenchmarkFanOut(b *testing.B) {
 			var readers sync.WaitGroup
 			for i := range conns {
 				l := &link{t: b, direct: path.direct}
-				l.open(usual, func(o *wire.Options) {
+				l.open(usual, func(o *setup) {
 					o.MaxEvents, o.MaxBytes = 256, 1<<20
 					o.Delivered = func(*protocol.Event) { left.Done() }
 				})

@@ -1,13 +1,12 @@
-// Package wire brings bytes to sockets. A Conn is the sending half of one
-// client's connection: frames that are made once and shared wait in its outbox
-// and are written in order, several with one call; who is behind is found out by
-// the socket itself.
+// Package wire brings bytes to sockets and back. A Conn is one client's connection:
+// frames that are made once and shared wait in its outbox and are written in order,
+// several with one call; who is behind is found out by the socket itself.
 //
-// Where there is a plain TCP socket (Linux) a Conn writes to it directly and
-// without blocking, from the goroutine that flushes; only while the socket is
-// full a goroutine waits for it. Any other connection (TLS, HTTP/2, other
-// systems) is written by a goroutine that lives while there is something to
-// write. Both have the same outbox, order and tests.
+// Where there is a plain TCP socket (Linux) the Engine writes to it and reads from
+// it, without blocking and without a goroutine of the connection's own. Any other
+// connection (TLS, HTTP/2, other systems) is read by the goroutine that calls Run,
+// and written by one that lives while there is something to write. Both have the
+// same outbox, order, parser and tests.
 package wire
 
 import (
@@ -22,15 +21,13 @@ import (
 	"github.com/pushhub/pushhub/protocol"
 )
 
-// Options of a Conn.
+// Options are shared by Conns of one kind.
 type Options struct {
-	Encoding  protocol.Encoding
-	Head      []byte        // goes out before everything, also before the bye of a connection that is closed at once
-	MaxEvents int           // live events that may wait while the client is behind; 0: no bound
-	MaxBytes  int           // their bytes; a little more may wait of answers and other control messages
-	Stall     time.Duration // a write that makes no progress for so long ends the connection; 0: never
-	// Bye makes the last frames of a connection that the hub closes.
-	Bye func(code protocol.CloseCode, position protocol.Cursor) []byte
+	Encoding   protocol.Encoding
+	MaxMessage int           // bytes of one message from the client of a WebSocket
+	MaxEvents  int           // live events that may wait while the client is behind; 0: no bound
+	MaxBytes   int           // their bytes; a little more may wait of answers and other control messages
+	Stall      time.Duration // a write that makes no progress for so long ends the connection; 0: never
 	// Delivered is called for each live event that was written completely, and
 	// Conflated when an event superseded another. They only count: they are
 	// called under the Conn's lock.
@@ -38,10 +35,26 @@ type Options struct {
 	Conflated func()
 }
 
-// Socket is what a Conn writes to. Write may be given several frames in a row;
-// SetWriteDeadline may do nothing.
+// Peer is who has a Conn, and is told what happens on it.
+type Peer interface {
+	// Message is a whole message of a WebSocket client: all its frames, as they
+	// came. The next one comes when it has returned; it may take its time. It is
+	// false for text that is not UTF-8: then the connection ends.
+	Message(frames []byte) (ok bool)
+	// Due is called when the time has come that it, or Conn.Wake, named last. It
+	// gives when that is next; 0: never. It must not block.
+	Due() time.Duration
+	// Bye makes the last frames of a connection that the hub closes. It is called
+	// under the Conn's lock.
+	Bye(code protocol.CloseCode, position protocol.Cursor) []byte
+	// Ended is called once, when the connection has ended.
+	Ended()
+}
+
+// Socket is what a Conn without a descriptor of its own reads and writes. Write
+// may be given several frames in a row; SetWriteDeadline may do nothing.
 type Socket interface {
-	io.WriteCloser
+	io.ReadWriteCloser
 	SetWriteDeadline(time.Time) error
 }
 
@@ -54,33 +67,62 @@ const (
 	linger      = 5 * time.Second        // for the client to close after bye
 )
 
-// Conn is the sending half of one connection. It implements hub.Sink. All its
-// methods may be called by several goroutines at once.
+// Conn is one connection. It implements hub.Sink. All its methods may be called
+// by several goroutines at once.
 type Conn struct {
 	// fixed after construction
-	opts   Options
+	e      *Engine
+	opts   *Options
+	peer   Peer
+	shard  *shard // that writes to fd; nil: there is a socket instead
+	fd     int
 	socket Socket
-	direct direct        // writes without blocking; zero where that cannot be had
-	done   chan struct{} // closed when the connection has ended
-	quit   func()        // closes done, once
+
+	gen int32 // guarded by poller.mu: see there
+
+	in input // owned by who reads
 
 	mu      sync.Mutex
 	out     hub.Outbox
 	flight  []hub.Entry // taken from out, not completely written
 	part    int         // bytes of flight[0] that are written
-	busy    bool        // somebody writes
-	blocked bool        // the socket was full, and is not drained since
-	since   time.Time   // when somebody began to write; void unless busy
 	control int         // what control frames cost that are not completely written
-	ending  bool        // bye is queued: nothing is added any more
-	lastly  bool        // close the socket when everything is written
-	closed  bool
-	code    protocol.CloseCode // why the hub closed it; 0: it did not
-	reached protocol.Cursor    // position of the client after what is completely written
-	room    chan struct{}      // closed when no replay waits; nil: nobody asks
-	touched time.Time          // when something was queued last that moves the position
+	reached protocol.Cursor
 	stats   Stats
+	room    chan struct{} // closed when no replay waits; nil: nobody asks
+	done    chan struct{} // closed when the connection has ended; nil: nobody asks
+
+	dueAt    int64         // turn of the wheel that counts; 0: none
+	touched  time.Duration // by the engine's clock: when something was queued last that moves the position
+	heard    time.Duration // when the client sent something last
+	progress time.Duration // when the socket last took something before it was full
+	lingers  time.Duration // when an ending connection is aborted
+	since    time.Time     // when somebody began to write; void unless writing, or with a shard
+
+	code    protocol.CloseCode // why the hub closed it; 0: it did not
+	why     End
+	queued  bool // the shard will come
+	writing bool // somebody writes
+	edge    bool // the socket could be written again, meanwhile
+	full    bool // it cannot be written until the poller says so
+	blocked bool // it was full, and is not drained since
+	reading bool // somebody reads, or handles a message
+	more    bool // there is something to read
+	hup     bool // and after that the end
+	ending  bool // nothing is added any more, and nothing that the client says counts
+	lastly  bool // close the socket when everything is written
+	closed  bool
 }
+
+// End says how the client's side of a connection ended.
+type End uint8
+
+// How the client's side of a connection ends.
+const (
+	Gone   End = iota // without a word
+	Closed            // with a close frame
+	Broken            // it broke the protocol
+)
 
 // Stats is what a connection has carried.
 type Stats struct {
@@ -88,17 +130,22 @@ type Stats struct {
 	Bytes  int64 // written
 }
 
-// New makes a Conn that writes to socket. tcp is the plain TCP connection under
-// it, if the socket adds nothing to it, else nil.
-func New(socket Socket, tcp *net.TCPConn, opts Options) *Conn {
-	c := &Conn{opts: opts, socket: socket, done: make(chan struct{}), touched: time.Now()}
-	c.quit = sync.OnceFunc(func() { close(c.done) })
-	if opts.Head != nil {
-		c.flight = append(c.flight, hub.Entry{Frame: opts.Head})
-		c.control = frameCost + len(opts.Head)
+// New makes a Conn on a socket that nobody else uses any more. head goes out
+// before everything, also before the bye of a connection that is closed at once.
+// tcp is the plain TCP connection under socket, if socket adds nothing to it, else
+// nil. Run has to be called.
+func (e *Engine) New(socket Socket, tcp *net.TCPConn, opts *Options, peer Peer, head []byte) *Conn {
+	c := &Conn{e: e, opts: opts, peer: peer, socket: socket, touched: e.clock(), heard: e.clock()}
+	if head != nil {
+		c.flight = append(c.flight, hub.Entry{Frame: head})
+		c.control = frameCost + len(head)
 	}
-	if tcp != nil {
-		c.direct = newDirect(tcp)
+	if tcp == nil || !e.polls() {
+		return c
+	}
+	if fd, err := takeOver(tcp); err == nil { // else it is read and written as any other
+		c.fd, c.socket = fd, nil
+		c.shard = e.shards[e.next.Add(1)%uint32(len(e.shards))]
 	}
 	return c
 }
@@ -123,7 +170,7 @@ func (c *Conn) Event(e *protocol.Event, id bool) {
 		c.out.MaxEvents, c.out.MaxBytes = 0, 0
 	}
 	conflated, ok := c.out.Event(e, frame, id, behind)
-	if !ok && !c.direct.ok() { // it queued more than that before it proved to be behind
+	if !ok { // it queued more than that before it proved to be behind
 		c.conflate()
 		conflated, ok = c.out.Event(e, frame, id, behind)
 	}
@@ -134,8 +181,11 @@ func (c *Conn) Event(e *protocol.Event, id bool) {
 	if conflated {
 		c.opts.Conflated()
 	}
-	c.touched = time.Now()
+	c.touched = c.e.clock()
 }
+
+// Encoding gives how events are framed here.
+func (c *Conn) Encoding() protocol.Encoding { return c.opts.Encoding }
 
 // Behind says whether the client has not yet taken what was written to it.
 func (c *Conn) Behind() bool {
@@ -146,10 +196,10 @@ func (c *Conn) Behind() bool {
 
 // behind says whether an earlier write to the client is unfinished.
 func (c *Conn) behind() bool {
-	if c.direct.ok() {
+	if c.shard != nil {
 		return c.blocked
 	}
-	return c.busy && time.Since(c.since) > burst
+	return c.writing && time.Since(c.since) > burst
 }
 
 // conflate supersedes among what waits. With mu held.
@@ -182,7 +232,7 @@ func (c *Conn) Retained(e *protocol.Event, id bool) {
 	defer c.mu.Unlock()
 	if !c.ending {
 		c.out.Retained(e, frame, id)
-		c.touched = time.Now()
+		c.touched = c.e.clock()
 	}
 }
 
@@ -221,16 +271,23 @@ func (c *Conn) raw(frame []byte, position protocol.Cursor) {
 	}
 	c.out.Control(frame, position)
 	if !position.IsZero() {
-		c.touched = time.Now()
+		c.touched = c.e.clock()
 	}
 }
 
-// Idle gives for how long nothing was queued that moves the client's position:
-// pings, pongs and answers do not.
+// Idle gives for how long nothing was queued that moves the client's position, to
+// about 100 ms: pings, pongs and answers do not.
 func (c *Conn) Idle() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Since(c.touched)
+	return c.e.clock() - c.touched
+}
+
+// Silent gives for how long the client has said nothing, to about 100 ms.
+func (c *Conn) Silent() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.e.clock() - c.heard
 }
 
 // Waiting gives the bytes that wait to be written.
@@ -292,50 +349,96 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 			position = c.flight[i].Cursor
 		}
 	}
-	for _, frame := range append(last, c.opts.Bye(code, position)) {
+	for _, frame := range append(last, c.peer.Bye(code, position)) {
 		c.out.Control(frame, protocol.Cursor{})
 	}
 	c.roomy()
-	time.AfterFunc(linger, c.Abort)
+	c.expect()
 }
 
-// Finish ends the connection from the client's side: nothing is added, what waits
-// is written, and the socket is closed when that is done, at the latest after
-// some seconds. It returns then. If the hub is closing already, it is Abort.
-func (c *Conn) Finish() {
+// expect has the connection end at last, whatever the client does. With mu held.
+func (c *Conn) expect() {
+	c.lingers = c.e.clock() + linger
+	c.wake(c.lingers)
+}
+
+// finish ends the connection from the client's side: nothing is added, what waits
+// is written, then frame, and the socket is closed when that is done. If the hub
+// is closing already, all that is left to wait for has come.
+func (c *Conn) finish(why End, frame []byte) {
 	c.mu.Lock()
-	waits := c.busy || c.out.Len() > 0 || len(c.flight) > 0
-	if c.ending || !waits {
+	if c.ending {
 		c.mu.Unlock()
 		c.Abort()
 		return
 	}
+	c.why = why
 	c.ending, c.lastly = true, true
+	c.out.Control(frame, protocol.Cursor{})
 	c.roomy()
+	c.expect()
 	c.mu.Unlock()
-	timer := time.AfterFunc(linger, c.Abort)
-	defer timer.Stop()
 	c.Flush()
-	<-c.done
 }
 
 // Abort closes the socket at once.
 func (c *Conn) Abort() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abort()
+}
+
+// abort: with mu held.
+func (c *Conn) abort() {
 	if c.closed {
-		c.mu.Unlock()
 		return
 	}
 	c.closed, c.ending = true, true
 	c.out.Drop()
+	if !c.writing {
+		c.flight = nil
+	}
 	c.roomy()
-	c.mu.Unlock()
-	_ = c.socket.Close() // its errors say nothing that a reader of the socket does not see
-	c.quit()
+	c.release()
+	if c.done != nil {
+		close(c.done)
+	}
+	go func() {
+		if c.socket != nil {
+			_ = c.socket.Close() // its errors say nothing that a reader of the socket does not see
+		}
+		c.peer.Ended()
+	}()
+}
+
+// release closes the descriptor when nobody uses it any more. With mu held.
+func (c *Conn) release() {
+	if c.shard != nil && c.fd >= 0 && c.closed && !c.writing && !c.reading {
+		c.e.poller.forget(c)
+		closeSocket(c.fd)
+		c.fd = -1
+	}
 }
 
 // Done is closed when the connection has ended.
-func (c *Conn) Done() <-chan struct{} { return c.done }
+func (c *Conn) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		c.done = make(chan struct{})
+		if c.closed {
+			close(c.done)
+		}
+	}
+	return c.done
+}
+
+// Why gives how the client's side ended.
+func (c *Conn) Why() End {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.why
+}
 
 // Code gives why the hub closed the connection; 0 while it did not.
 func (c *Conn) Code() protocol.CloseCode {
@@ -348,5 +451,52 @@ func (c *Conn) roomy() {
 	if c.room != nil {
 		close(c.room)
 		c.room = nil
+	}
+}
+
+// Wake has Due called after a time, if that is before it would be.
+func (c *Conn) Wake(after time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wake(time.Since(c.e.start) + after)
+}
+
+// wake: with mu held.
+func (c *Conn) wake(at time.Duration) {
+	if t := turnOf(at); c.dueAt == 0 || t < c.dueAt {
+		c.dueAt = t
+		c.e.wheel.add(c, t)
+	}
+}
+
+// due is called by the wheel.
+func (c *Conn) due(at int64, now time.Duration) {
+	c.mu.Lock()
+	if c.closed || at != c.dueAt {
+		c.mu.Unlock()
+		return
+	}
+	c.dueAt = 0
+	switch {
+	case c.lingers > 0 && now >= c.lingers:
+		c.abort()
+	case c.full && c.opts.Stall > 0 && now >= c.progress+c.opts.Stall:
+		c.stalled()
+		c.abort()
+	case c.full && c.opts.Stall > 0:
+		c.wake(c.progress + c.opts.Stall)
+	case c.lingers > 0:
+		c.wake(c.lingers)
+	}
+	c.mu.Unlock()
+	if next := c.peer.Due(); next > 0 {
+		c.Wake(next)
+	}
+}
+
+// stalled notes that a write took too long. With mu held.
+func (c *Conn) stalled() {
+	if c.code == 0 {
+		c.code = protocol.SlowConsumer
 	}
 }

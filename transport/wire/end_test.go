@@ -59,7 +59,7 @@ func TestByeAfterEveryByte(t *testing.T) {
 	for after := range length + 1 {
 		socket := &gate{open: after, hold: make(chan struct{}), held: make(chan struct{})}
 		var seen counts
-		c := wire.New(socket, nil, options(&seen))
+		c := newConn(t, socket, nil, options(&seen))
 		written := int64(0)
 		for _, e := range events {
 			c.Event(e, true)
@@ -146,20 +146,21 @@ func TestFinish(t *testing.T) {
 		l.open(small, nil)
 		last := l.clog(0)
 		l.conn.Raw([]byte("event: close\n\n"))
-		done := make(chan struct{})
-		go func() { defer close(done); l.conn.Finish() }()
+		l.conn.Finish()
 		for seq := uint64(1); seq <= last; seq++ {
 			require.Equal(t, fmt.Sprintf("e-%d", seq), l.next().id)
 		}
 		require.Equal(t, "close", l.next().name)
+		require.Equal(t, block{}, l.next())
 		l.end()
-		<-done
+		<-l.conn.Done()
 		require.Zero(t, l.conn.Code(), "it was the client's doing")
 		l.conn.Finish()
 
 		l.open(usual, nil) // where nothing waits it is the end
 		l.conn.Finish()
 		<-l.conn.Done()
+		require.Equal(t, block{}, l.next())
 		l.end()
 	})
 }
@@ -175,7 +176,7 @@ func TestLinger(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				near, far := net.Pipe()
 				var seen counts
-				c := wire.New(near, nil, options(&seen))
+				c := newConn(t, near, nil, options(&seen))
 				c.Event(event("a", 1, 1), true)
 				c.Flush()
 				began := time.Now()
@@ -190,7 +191,7 @@ func TestLinger(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			near, far := net.Pipe()
 			var seen counts
-			c := wire.New(halfClosing{near}, nil, options(&seen))
+			c := newConn(t, halfClosing{near}, nil, options(&seen))
 			began := time.Now()
 			c.Close(protocol.Drain)
 			b, err := next(bufio.NewReader(far))
@@ -229,6 +230,7 @@ func (g *gate) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (g *gate) Read([]byte) (int, error)         { return 0, io.EOF }
 func (g *gate) SetWriteDeadline(time.Time) error { return nil }
 func (g *gate) Close() error                     { return nil }
 

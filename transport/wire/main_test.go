@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -39,6 +40,7 @@ type link struct {
 	near   *net.TCPConn
 	far    net.Conn
 	in     *bufio.Reader // of far
+	early  []byte        // what the client said before Run
 	counts
 }
 
@@ -53,7 +55,7 @@ const (
 )
 
 // open connects, with kernel buffers of a size.
-func (l *link) open(buffers int, change func(*wire.Options)) {
+func (l *link) open(buffers int, change func(*setup)) {
 	l.t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l.t, err)
@@ -82,11 +84,19 @@ func (l *link) open(buffers int, change func(*wire.Options)) {
 	if l.direct {
 		tcp = l.near
 	}
-	l.conn = wire.New(l.near, tcp, opts)
-	l.t.Cleanup(func() {
-		l.conn.Abort()
-		_ = l.far.Close()
-	})
+	l.conn = newConn(l.t, l.near, tcp, opts)
+	switch {
+	case l.direct:
+		l.conn.Run(l.early)
+	case opts.MaxMessage > 0: // the others say nothing
+		var run sync.WaitGroup
+		run.Go(func() { l.conn.Run(l.early) })
+		l.t.Cleanup(func() {
+			l.conn.Abort()
+			run.Wait()
+		})
+	}
+	l.t.Cleanup(func() { _ = l.far.Close() })
 }
 
 func firstOf(err error, other *error) error {
@@ -96,16 +106,51 @@ func firstOf(err error, other *error) error {
 	return *other
 }
 
+// setup is what a test says about a Conn.
+type setup struct {
+	wire.Options
+	head    []byte
+	bye     func(code protocol.CloseCode, position protocol.Cursor) []byte
+	message func(frames []byte) bool
+	due     func() time.Duration
+	ended   func()
+}
+
+// Bye implements wire.Peer, as do the others.
+func (s *setup) Bye(code protocol.CloseCode, position protocol.Cursor) []byte {
+	return s.bye(code, position)
+}
+func (s *setup) Message(frames []byte) bool { return s.message(frames) }
+func (s *setup) Due() time.Duration         { return s.due() }
+func (s *setup) Ended()                     { s.ended() }
+
 // options are those of an event stream whose bye tells its arguments.
-func options(c *counts) wire.Options {
-	return wire.Options{
-		Encoding: protocol.SSE,
-		Bye: func(code protocol.CloseCode, position protocol.Cursor) []byte {
+func options(c *counts) setup {
+	return setup{
+		Options: wire.Options{
+			Encoding:  protocol.SSE,
+			Delivered: func(*protocol.Event) { c.delivered.Add(1) },
+			Conflated: func() { c.conflated.Add(1) },
+		},
+		bye: func(code protocol.CloseCode, position protocol.Cursor) []byte {
 			return protocol.AppendSSE(nil, "", "bye", fmt.Appendf(nil, "%d %s", code, position))
 		},
-		Delivered: func(*protocol.Event) { c.delivered.Add(1) },
-		Conflated: func() { c.conflated.Add(1) },
+		message: func([]byte) bool { return true },
+		due:     func() time.Duration { return 0 },
+		ended:   func() {},
 	}
+}
+
+// newConn makes a Conn of an engine of its own.
+func newConn(t testing.TB, socket wire.Socket, tcp *net.TCPConn, s setup) *wire.Conn {
+	t.Helper()
+	e := wire.NewEngine()
+	c := e.New(socket, tcp, &s.Options, &s, s.head)
+	t.Cleanup(func() {
+		c.Abort()
+		e.Close()
+	})
+	return c
 }
 
 // event makes an event of a topic, about size bytes long on the wire.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -31,6 +32,7 @@ func (s *short) Write(p []byte) (int, error) {
 	return s.got.Write(p)
 }
 
+func (s *short) Read([]byte) (int, error)         { return 0, io.EOF }
 func (s *short) SetWriteDeadline(time.Time) error { return nil }
 func (s *short) Close() error                     { return nil }
 
@@ -51,19 +53,19 @@ func queue(c *wire.Conn) []byte {
 // Wherever writes end early, once or twice, what comes out is whole and in order.
 func TestPartialWritesAtEveryByte(t *testing.T) {
 	var seen counts
-	length := len(queue(wire.New(&short{}, nil, options(&seen))))
+	length := len(queue(newConn(t, &short{}, nil, options(&seen))))
 	for first := range length {
 		second := rand.IntN(length)
 		socket := &short{cuts: []int{first, second}}
-		c := wire.New(socket, nil, options(&seen))
+		c := newConn(t, socket, nil, options(&seen))
 		queue(c)
 		c.Close(protocol.Drain) // drops all of it: nothing was flushed
 		<-c.Done()
 		require.Equal(t, "event: bye\ndata: 1012 \n\n", socket.got.String())
 
 		socket = &short{cuts: []int{first, second}}
-		c = wire.New(socket, nil, options(&seen))
-		want := queue(c)
+		c = newConn(t, socket, nil, options(&seen))
+		want := append(queue(c), ":\n\n"...)
 		c.Finish()
 		<-c.Done()
 		require.Equal(t, string(want), socket.got.String(), "cut at %d and then at %d", first, second)
@@ -163,7 +165,7 @@ func TestManyFramesInFewWrites(t *testing.T) {
 	defer func() { _ = far.Close() }()
 	var seen counts
 	writes := &counting{Socket: near}
-	c := wire.New(writes, nil, options(&seen))
+	c := newConn(t, writes, nil, options(&seen))
 	for seq := uint64(1); seq <= 60; seq++ {
 		c.Event(event("a", seq, 10), true)
 	}

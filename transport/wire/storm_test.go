@@ -51,7 +51,7 @@ func stormEvent(topic string, seq uint64) *protocol.Event {
 func (s *storm) run(bounded bool) {
 	s.counts.delivered.Store(0)
 	s.done.Store(false)
-	s.open(medium, func(o *wire.Options) {
+	s.open(medium, func(o *setup) {
 		if bounded {
 			o.MaxEvents, o.MaxBytes = 400, 100_000
 		}

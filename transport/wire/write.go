@@ -9,99 +9,129 @@ import (
 	"github.com/pushhub/pushhub/protocol"
 )
 
+// scratch is what one writer works in.
+type scratch struct {
+	entries [batchFrames]hub.Entry
+	frames  [batchFrames][]byte
+}
+
 // Flush implements hub.Sink.
 func (c *Conn) Flush() {
 	c.mu.Lock()
-	if c.busy || c.closed || c.out.Len() == 0 && len(c.flight) == 0 {
+	if c.queued || c.writing || c.full || c.closed || c.out.Len() == 0 && len(c.flight) == 0 {
 		c.mu.Unlock()
 		return
 	}
-	c.busy = true
-	if !c.direct.ok() {
-		c.since = time.Now()
+	if c.shard != nil {
+		c.queued = true
+		c.mu.Unlock()
+		c.shard.push(c)
+		return
 	}
+	c.writing, c.since = true, time.Now()
 	c.mu.Unlock()
-	if !c.direct.ok() || !c.write(c.direct.try) {
-		go c.write(c.wait)
+	go c.write()
+}
+
+// writable is called by the poller: the socket was full and takes more, perhaps.
+func (c *Conn) writable() {
+	c.mu.Lock()
+	c.edge = true
+	again := c.full && !c.closed
+	c.full, c.queued = false, c.queued || again
+	c.mu.Unlock()
+	if again {
+		c.shard.push(c)
 	}
 }
 
-// write writes until nothing waits; it is false when the socket is full. Only
-// one goroutine is in it at a time: the one that set busy.
-func (c *Conn) write(put func(frames [][]byte) (int, error)) bool {
-	var space [batchFrames][]byte
-	for {
-		c.mu.Lock()
-		if len(c.flight) == 0 && !c.closed {
-			if c.flight == nil {
-				c.flight = make([]hub.Entry, 0, 4)
-			}
-			if n := c.out.Len(); n > cap(c.flight) && cap(c.flight) < batchFrames {
-				c.flight = make([]hub.Entry, 0, min(n, batchFrames))
-			}
-			c.flight, c.part = c.out.Take(c.flight[:0], batchBytes), 0
-			if c.out.Replaying() == 0 {
-				c.roomy()
-			}
-		}
-		if len(c.flight) == 0 {
-			c.busy, c.blocked = false, false
-			if cap(c.flight) > 4 {
-				c.flight = nil
-			}
-			last := c.lastly && !c.closed
-			c.mu.Unlock()
-			if last {
-				c.shut()
-			}
-			return true
-		}
-		frames := space[:0]
-		for i, e := range c.flight {
-			if i == 0 {
-				e.Frame = e.Frame[c.part:]
-			}
-			frames = append(frames, e.Frame)
-		}
-		c.mu.Unlock()
-		n, err := put(frames)
-		c.written(n)
-		if err == errFull {
-			return false
-		}
-		if err != nil {
-			c.stalled(err)
-			c.mu.Lock()
-			c.busy, c.flight = false, nil
-			c.mu.Unlock()
-			c.Abort()
-			return true
-		}
-	}
-}
-
-// stalled notes why a write failed that took too long.
-func (c *Conn) stalled(err error) {
-	if te, ok := err.(net.Error); ok && te.Timeout() {
-		c.mu.Lock()
-		if c.code == 0 {
-			c.code = protocol.SlowConsumer
-		}
-		c.mu.Unlock()
-	}
-}
-
-// written accounts for n more bytes of flight.
-func (c *Conn) written(n int) {
+// put writes what waits to the socket, as far as it takes it. It is called by the
+// shard only.
+func (c *Conn) put(s *scratch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.queued = false
+	if c.full || c.closed {
+		return
+	}
+	c.writing = true
+	defer func() {
+		c.writing = false
+		c.release()
+	}()
+	for round := 0; ; round++ {
+		if round == 4 && !c.closed { // others have their turn
+			c.queued = true
+			c.shard.push(c)
+			return
+		}
+		if !c.gather(s) {
+			break
+		}
+		c.edge = false
+		frames := s.frames[:len(c.flight)]
+		c.mu.Unlock()
+		n, err := writeSocket(c.fd, frames)
+		c.mu.Lock()
+		if err != nil {
+			c.flight = nil
+			c.abort()
+			return
+		}
+		c.written(n)
+		if len(c.flight) == 0 {
+			continue
+		}
+		if c.closed {
+			return
+		}
+		c.flight, c.blocked = slices.Clone(c.flight), true // the scratch is for others now
+		if !c.edge {
+			c.full, c.progress = true, c.e.clock()
+			if c.opts.Stall > 0 {
+				c.wake(c.progress + c.opts.Stall)
+			}
+			return
+		}
+	}
+	c.blocked = false
+	if c.lastly && !c.closed {
+		c.lastly = false
+		if c.code == 0 || closeWrite(c.fd) != nil { // who was closed by the hub closes now, or its time is over
+			c.abort()
+		}
+	}
+}
+
+// gather takes what goes into one write, if there is anything, from the outbox to
+// flight, and its bytes to s.frames. With mu held.
+func (c *Conn) gather(s *scratch) bool {
+	if len(c.flight) == 0 {
+		if c.closed || c.out.Len() == 0 {
+			c.flight = nil
+			return false
+		}
+		c.flight, c.part = c.out.Take(s.entries[:0], batchBytes), 0
+		if c.out.Replaying() == 0 {
+			c.roomy()
+		}
+	}
+	for i := range c.flight {
+		s.frames[i] = c.flight[i].Frame
+	}
+	s.frames[0] = s.frames[0][c.part:]
+	return true
+}
+
+// written accounts for n more bytes of flight. With mu held.
+func (c *Conn) written(n int) {
 	c.stats.Bytes += int64(n)
 	n += c.part
 	c.part = 0
-	for i, e := range c.flight {
+	for i := range c.flight {
+		e := &c.flight[i]
 		if n < len(e.Frame) {
 			c.part = n
-			c.blocked = true
 			c.flight = c.flight[i:]
 			return
 		}
@@ -121,27 +151,52 @@ func (c *Conn) written(n int) {
 	c.flight = c.flight[:0]
 }
 
-// wait writes frames, waiting while the socket is full.
-func (c *Conn) wait(frames [][]byte) (int, error) {
+// write writes to a socket until nothing waits. It is the only one: who started it
+// has set writing.
+func (c *Conn) write() {
+	s := new(scratch)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.gather(s) {
+		frames := s.frames[:len(c.flight)]
+		c.mu.Unlock()
+		n, err := c.send(frames)
+		c.mu.Lock()
+		c.written(n)
+		c.blocked = len(c.flight) > 0
+		if err != nil {
+			if te, ok := err.(net.Error); ok && te.Timeout() {
+				c.stalled()
+			}
+			c.writing, c.flight = false, nil
+			c.abort()
+			return
+		}
+	}
+	c.writing, c.blocked = false, false
+	if c.lastly && !c.closed {
+		c.lastly = false
+		go c.shut(c.code)
+	}
+}
+
+// shut ends the sending side when all is written, as put does it for a descriptor;
+// here it may take its time.
+func (c *Conn) shut(code protocol.CloseCode) {
+	if half, ok := c.socket.(interface{ CloseWrite() error }); !ok || code == 0 || half.CloseWrite() != nil {
+		c.Abort()
+	}
+}
+
+// send writes the front of frames, waiting while the socket is full.
+func (c *Conn) send(frames [][]byte) (int, error) {
 	if c.opts.Stall > 0 {
 		_ = c.socket.SetWriteDeadline(time.Now().Add(c.opts.Stall)) // a closed socket says so when written
 		defer func() { _ = c.socket.SetWriteDeadline(time.Time{}) }()
-	}
-	if c.direct.ok() {
-		return c.direct.wait(frames)
 	}
 	piece := slices.Clip(frames[0]) // shared: appending must copy it
 	for i := 1; i < len(frames) && len(piece) < pieceBytes; i++ {
 		piece = append(piece, frames[i]...)
 	}
 	return c.socket.Write(piece[:min(len(piece), pieceBytes)])
-}
-
-// shut ends the sending side after bye: the client closes, or the timer does. A
-// client that closed first waits for the end only.
-func (c *Conn) shut() {
-	if half, ok := c.socket.(interface{ CloseWrite() error }); ok && c.Code() != 0 && half.CloseWrite() == nil {
-		return
-	}
-	c.Abort()
 }

@@ -1,0 +1,177 @@
+package wire
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Engine moves the bytes of many connections with few goroutines. Where a Conn is
+// a plain TCP socket of Linux, shards write what waits, one poller hears when a
+// socket can be read or written again, and one wheel has the time of all of them:
+// an idle connection has no goroutine, no timer and no buffer.
+type Engine struct {
+	// fixed after construction
+	start time.Time
+	wheel *wheel
+	work  sync.WaitGroup
+
+	now atomic.Int64 // ns since start, as of the last turn of the wheel
+
+	once   sync.Once     // starts the poller and the shards, for the first Conn that needs them
+	poller *poller       // nil: every Conn has goroutines of its own
+	shards []*shard      // fixed by once
+	next   atomic.Uint32 // shard of the next Conn
+}
+
+// NewEngine makes an Engine. Close ends it.
+func NewEngine() *Engine {
+	e := &Engine{start: time.Now()}
+	e.wheel = newWheel(e)
+	e.work.Go(e.wheel.run)
+	return e
+}
+
+// polls says whether the Engine can read and write sockets itself.
+func (e *Engine) polls() bool {
+	e.once.Do(func() {
+		if e.poller = newPoller(); e.poller == nil {
+			return
+		}
+		e.work.Go(e.poller.run)
+		for range runtime.GOMAXPROCS(0) {
+			s := &shard{wake: make(chan struct{}, 1)}
+			e.shards = append(e.shards, s)
+			e.work.Go(s.run)
+		}
+	})
+	return e.poller != nil
+}
+
+// Close ends the Engine's goroutines. All its Conns must have ended, and no more
+// may be made.
+func (e *Engine) Close() {
+	e.once.Do(func() {})
+	close(e.wheel.quit)
+	for _, s := range e.shards {
+		s.push(nil)
+	}
+	if e.poller != nil {
+		e.poller.close()
+	}
+	e.work.Wait()
+}
+
+// clock gives the time since the start to a turn of the wheel; it costs nothing.
+func (e *Engine) clock() time.Duration { return time.Duration(e.now.Load()) }
+
+// A shard writes what waits in its Conns, as soon as it comes to them: what came
+// meanwhile goes out with one call.
+type shard struct {
+	wake chan struct{} // of one: there is something; never closed
+
+	mu    sync.Mutex
+	dirty []*Conn // a nil ends the shard
+
+	scratch scratch // owned by run
+}
+
+// yield is after how many writes others get their turn on the processor.
+const yield = 64
+
+func (s *shard) push(c *Conn) {
+	s.mu.Lock()
+	s.dirty = append(s.dirty, c)
+	first := len(s.dirty) == 1
+	s.mu.Unlock()
+	if first {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *shard) run() {
+	var batch []*Conn
+	for range s.wake {
+		s.mu.Lock()
+		batch, s.dirty = s.dirty, batch[:0]
+		s.mu.Unlock()
+		for i, c := range batch {
+			if c == nil {
+				return
+			}
+			c.put(&s.scratch)
+			batch[i] = nil
+			if i%yield == yield-1 {
+				runtime.Gosched()
+			}
+		}
+		if cap(batch) > 1<<16 {
+			batch = nil
+		}
+	}
+}
+
+// The wheel has the connections whose time comes in a slot of turn each.
+type wheel struct {
+	e    *Engine
+	quit chan struct{} // closed by Engine.Close
+
+	mu    sync.Mutex
+	turns int64 // since the start
+	slots [512][]appointment
+}
+
+// turn is how exact the wheel is.
+const turn = 100 * time.Millisecond
+
+// appointment is a Conn that is due at a turn. It is void when the Conn has
+// another by then.
+type appointment struct {
+	c  *Conn
+	at int64
+}
+
+func newWheel(e *Engine) *wheel { return &wheel{e: e, quit: make(chan struct{})} }
+
+// turnOf gives the first turn that is not before t, a time since the start.
+func turnOf(t time.Duration) int64 { return int64((t + turn - 1) / turn) }
+
+func (w *wheel) add(c *Conn, at int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	slot := min(max(at, w.turns+1), w.turns+int64(len(w.slots))-1) % int64(len(w.slots))
+	w.slots[slot] = append(w.slots[slot], appointment{c, at})
+}
+
+func (w *wheel) run() {
+	tick := time.NewTicker(turn)
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.quit:
+			return
+		case <-tick.C:
+		}
+		now := time.Since(w.e.start)
+		w.e.now.Store(int64(now))
+		for w.turns < int64(now/turn) { // more than one if the process was stopped
+			w.mu.Lock()
+			w.turns++
+			slot := &w.slots[w.turns%int64(len(w.slots))]
+			due := *slot
+			*slot = nil
+			w.mu.Unlock()
+			for _, a := range due {
+				if a.at > w.turns {
+					w.add(a.c, a.at)
+				} else {
+					a.c.due(a.at, now)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package wire
+
+import (
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller hears which sockets can be read or written, by an epoll that is nested
+// in the one of Go's runtime: while nothing happens no thread waits in it. Each
+// socket is registered once, for edges.
+type poller struct {
+	// fixed after construction
+	file *os.File
+	raw  syscall.RawConn
+	fd   int
+
+	mu    sync.Mutex
+	conns []*Conn // by descriptor
+	gen   int32   // of the last registration: an event of an older one is void
+}
+
+// edges are what a socket is registered for.
+const edges = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+
+// newPoller gives nil if there is none to be had.
+func newPoller() *poller {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // so that os has the runtime poll it
+		_ = unix.Close(fd)
+		return nil
+	}
+	p := &poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		_ = p.file.Close()
+		return nil
+	}
+	return p
+}
+
+func (p *poller) close() { _ = p.file.Close() } // which ends run
+
+// add registers c by its descriptor.
+func (p *poller) add(c *Conn) error {
+	p.mu.Lock()
+	p.gen++
+	gen := p.gen
+	for len(p.conns) <= c.fd {
+		p.conns = append(p.conns, nil)
+	}
+	p.conns[c.fd] = c
+	c.gen = gen
+	p.mu.Unlock()
+	ev := unix.EpollEvent{Events: edges, Fd: int32(c.fd), Pad: gen}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, c.fd, &ev))
+}
+
+// forget is called before the descriptor of c is closed, which ends its
+// registration.
+func (p *poller) forget(c *Conn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.fd < len(p.conns) && p.conns[c.fd] == c {
+		p.conns[c.fd] = nil
+	}
+}
+
+func (p *poller) find(fd, gen int32) *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.conns[fd]; c != nil && c.gen == gen {
+		return c
+	}
+	return nil
+}
+
+func (p *poller) run() {
+	buf := make([]byte, 64<<10)
+	events := make([]unix.EpollEvent, 256)
+	for {
+		n := 0
+		err := p.raw.Read(func(fd uintptr) bool {
+			var err error
+			n, err = unix.EpollWait(int(fd), events, 0)
+			return n > 0 || err != nil && err != unix.EINTR
+		})
+		if err != nil {
+			return // closed
+		}
+		for i := range max(n, 0) {
+			ev := &events[i]
+			c := p.find(ev.Fd, ev.Pad)
+			if c == nil {
+				continue
+			}
+			if ev.Events&unix.EPOLLOUT != 0 {
+				c.writable()
+			}
+			if ev.Events&^unix.EPOLLOUT != 0 {
+				c.readable(buf, ev.Events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0)
+			}
+			if i%yield == yield-1 {
+				runtime.Gosched()
+			}
+		}
+	}
+}
+
+// takeOver gives a descriptor of a connection's socket that is ours alone: the
+// connection is closed, which the other side does not see.
+func takeOver(tcp *net.TCPConn) (fd int, err error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var dupErr error
+	err = raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err == nil {
+		err = os.NewSyscallError("fcntl", dupErr)
+	}
+	if err != nil {
+		return -1, err
+	}
+	return fd, tcp.Close()
+}
+
+func closeSocket(fd int) { _ = unix.Close(fd) }
+
+// closeWrite ends the sending side: the other side reads the end.
+func closeWrite(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }
+
+// readSocket reads what is there; again says that nothing is now.
+func readSocket(fd int, p []byte) (n int, again bool, err error) {
+	for {
+		n, err = unix.Read(fd, p)
+		switch err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return 0, true, nil
+		}
+		return max(n, 0), false, err
+	}
+}
+
+// writeSocket writes what the socket takes now, 0 if it is full.
+func writeSocket(fd int, frames [][]byte) (n int, err error) {
+	for {
+		if len(frames) == 1 {
+			n, err = unix.Write(fd, frames[0])
+		} else {
+			n, err = unix.Writev(fd, frames)
+		}
+		switch err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return 0, nil
+		}
+		return max(n, 0), err
+	}
+}

@@ -1,0 +1,157 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// Run reads what the client sends, beginning with early, which has been read from
+// the socket already. Where the engine reads it returns at once, else when the
+// connection has ended.
+func (c *Conn) Run(early []byte) {
+	if c.shard == nil {
+		c.consume(early, true)
+		buf := make([]byte, 4<<10)
+		for {
+			n, err := c.socket.Read(buf)
+			c.consume(buf[:n], true)
+			if err != nil {
+				c.Abort()
+				<-c.Done()
+				return
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.reading = true // so that the descriptor stays
+	c.mu.Unlock()
+	err := c.e.poller.add(c)
+	done := c.consume(early, false)
+	c.mu.Lock()
+	if err != nil {
+		c.abort()
+	}
+	if done {
+		c.rest(nil) // what the poller told meanwhile
+	}
+}
+
+// readable is called by the poller: there is something to read. hup: after that
+// comes the end.
+func (c *Conn) readable(buf []byte, hup bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.more, c.hup = true, c.hup || hup
+	if !c.reading {
+		c.reading = true
+		c.rest(buf)
+	}
+}
+
+// rest reads while there is more, and leaves off then. With mu held, and reading
+// set by the caller. buf is to read into; nil if there is none at hand.
+func (c *Conn) rest(buf []byte) {
+	if buf == nil && c.more {
+		buf = make([]byte, 4<<10)
+	}
+	for c.more && !c.closed {
+		c.more = false
+		c.mu.Unlock()
+		n, again, err := readSocket(c.fd, buf)
+		going := n == 0 || c.consume(buf[:n], false)
+		c.mu.Lock()
+		if n > 0 { // the poller speaks up when more comes, but for the end that it told already
+			c.more = c.more || n == len(buf) || c.hup
+		} else if !again || err != nil {
+			c.abort()
+		}
+		if !going {
+			return
+		}
+	}
+	c.reading = false
+	c.release()
+}
+
+// consume takes what the client sent. It is false when a message is handled by a
+// goroutine of its own, which then goes on reading; with wait it is handled here.
+func (c *Conn) consume(p []byte, wait bool) bool {
+	for c.listens() {
+		s, rest, err := c.in.next(p, c.opts.MaxMessage)
+		if err == errWhole {
+			return true
+		}
+		if err != nil {
+			c.violated(err)
+			return true
+		}
+		p = rest
+		switch s.op {
+		case opPing:
+			c.Raw(appendPong(nil, s.data))
+			c.Flush()
+		case opPong:
+		case opClose:
+			if status, err := parseClose(s.data); err != nil {
+				c.violated(err)
+			} else {
+				c.finish(Closed, appendClose(nil, status))
+			}
+			return true
+		default:
+			if !wait {
+				c.in.rest = bytes.Clone(p)
+				go c.handle(bytes.Clone(s.data))
+				return false
+			}
+			c.hand(s.data)
+		}
+	}
+	return true
+}
+
+// listens notes that the client is alive, and says whether what it says counts:
+// that of an event stream never does.
+func (c *Conn) listens() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = c.e.clock()
+	return !c.ending && c.opts.Encoding == protocol.WebSocket
+}
+
+// hand gives a message to the peer.
+func (c *Conn) hand(frames []byte) {
+	if !c.peer.Message(frames) {
+		c.violated(violation(statusPayload))
+	}
+}
+
+// handle is the goroutine of a message, and of what comes after it.
+func (c *Conn) handle(frames []byte) {
+	c.hand(frames)
+	if !c.consume(nil, false) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rest(nil)
+}
+
+// violated closes a connection whose client broke the protocol.
+func (c *Conn) violated(err error) {
+	var status violation
+	if errors.As(err, &status); uint16(status) == statusTooBig {
+		c.Close(protocol.MessageTooBig)
+	} else {
+		c.finish(Broken, appendClose(nil, uint16(status)))
+	}
+}

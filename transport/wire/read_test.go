@@ -1,0 +1,282 @@
+package wire_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/wire"
+)
+
+// frame gives a client's frame; mask 0, so that the payload can be read in it.
+func frame(first byte, payload string) []byte {
+	b := []byte{first, 0x80 | 126}
+	b = binary.BigEndian.AppendUint16(b, uint16(len(payload)))
+	if len(payload) < 126 {
+		b = []byte{first, 0x80 | byte(len(payload))}
+	}
+	b = append(b, 0, 0, 0, 0)
+	return append(b, payload...)
+}
+
+// speaking opens a WebSocket Conn whose messages come to the channel.
+func (l *link) speaking(message func(frames []byte) bool, early ...byte) chan string {
+	l.t.Helper()
+	got := make(chan string, 10_000)
+	l.early = append([]byte{}, early...)
+	l.open(usual, func(o *setup) {
+		o.Encoding, o.MaxMessage = protocol.WebSocket, 1000
+		o.message = func(frames []byte) bool {
+			got <- string(frames)
+			return message == nil || message(frames)
+		}
+		o.bye = func(code protocol.CloseCode, _ protocol.Cursor) []byte { return protocol.AppendCloseFrame(nil, code) }
+	})
+	return got
+}
+
+func (l *link) say(p ...[]byte) {
+	l.t.Helper()
+	_, err := l.far.Write(bytes.Join(p, nil))
+	require.NoError(l.t, err)
+}
+
+// hears expects bytes from the hub.
+func (l *link) hears(want string) {
+	l.t.Helper()
+	require.NoError(l.t, l.far.SetReadDeadline(time.Now().Add(10*time.Second)))
+	got := make([]byte, len(want))
+	_, err := io.ReadFull(l.in, got)
+	require.NoError(l.t, err)
+	require.Equal(l.t, want, string(got))
+}
+
+func text(s string) []byte { return frame(0x81, s) }
+
+// Messages come whole and in order, however they are cut, with what was sent
+// before anybody listened; pings between their parts are answered.
+func TestMessages(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, l *link) {
+		early := bytes.Join([][]byte{text("early"), text("too"), text("cut")[:3]}, nil)
+		got := l.speaking(nil, early...)
+		l.say(text("cut")[3:])
+		for _, want := range []string{"early", "too", "cut"} {
+			require.Equal(t, string(text(want)), <-got)
+		}
+		parts := [][]byte{frame(0x01, "a"), frame(0x89, "1"), frame(0x00, "b"), frame(0x8a, "unasked"), frame(0x80, "c")}
+		whole := string(parts[0]) + string(parts[2]) + string(parts[4])
+		said := bytes.Join(parts, nil)
+		for at := range said {
+			l.say(said[:at])
+			time.Sleep(50 * time.Microsecond) // perhaps it is read in two
+			l.say(said[at:])
+			require.Equal(t, whole, <-got)
+			l.hears("\x8a\x011")
+		}
+		var many [][]byte
+		for n := range 1000 {
+			many = append(many, text(fmt.Sprint(n)), frame(0x89, "2"))
+		}
+		l.say(many...)
+		for n := range 1000 {
+			require.Equal(t, string(text(fmt.Sprint(n))), <-got)
+			l.hears("\x8a\x012")
+		}
+		require.Less(t, l.conn.Silent(), 10*time.Second)
+	})
+}
+
+// The next message waits for the one before; meanwhile the connection goes on.
+func TestMessagesInTurn(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, l *link) {
+		turn := make(chan struct{})
+		got := l.speaking(func([]byte) bool { <-turn; return true })
+		l.say(text("1"), text("2"))
+		require.Equal(t, string(text("1")), <-got)
+		l.conn.Raw([]byte("meanwhile"))
+		l.conn.Flush()
+		l.hears("meanwhile")
+		l.say(text("3"))
+		require.Empty(t, got)
+		turn <- struct{}{}
+		require.Equal(t, string(text("2")), <-got)
+		close(turn)
+		require.Equal(t, string(text("3")), <-got)
+	})
+}
+
+func TestCloseHandshake(t *testing.T) {
+	for payload, want := range map[string]string{"": "\x88\x00", "\x03\xe8bye": "\x88\x02\x03\xe8", "\x03": "\x88\x02\x03\xea", "\x03\xe8\xff": "\x88\x02\x03\xef"} {
+		onBothPaths(t, func(t *testing.T, l *link) {
+			got := l.speaking(nil)
+			l.conn.Raw([]byte("before"))
+			l.conn.Flush()
+			l.say(frame(0x88, payload), text("after"))
+			l.hears("before" + want)
+			l.end()
+			<-l.conn.Done()
+			require.Empty(t, got)
+			require.Zero(t, l.conn.Code())
+			if len(payload) == 1 || strings.HasSuffix(payload, "\xff") {
+				require.Equal(t, wire.Broken, l.conn.Why())
+			} else {
+				require.Equal(t, wire.Closed, l.conn.Why())
+			}
+		})
+	}
+}
+
+func TestClientBreaksTheProtocol(t *testing.T) {
+	for said, want := range map[string]string{
+		"\x81\x01x": "\x88\x02\x03\xea", // unmasked
+		"\xc1\x80":  "\x88\x02\x03\xea",
+		string(text("fine")) + string(frame(0x80, "no")): "\x88\x02\x03\xea",
+		"\x81\xfe\x03\xe9":       string(protocol.AppendCloseFrame(nil, protocol.MessageTooBig)),
+		string(text("not text")): "\x88\x02\x03\xef",
+	} {
+		onBothPaths(t, func(t *testing.T, l *link) {
+			l.speaking(func(frames []byte) bool { return !strings.HasSuffix(string(frames), "not text") })
+			l.say([]byte(said))
+			l.hears(want)
+			require.NoError(t, l.far.Close())
+			<-l.conn.Done()
+			require.True(t, l.conn.Why() == wire.Broken || l.conn.Code() == protocol.MessageTooBig)
+		})
+	}
+}
+
+// However the client leaves, the connection ends, once.
+func TestClientLeaves(t *testing.T) {
+	for name, leave := range map[string]func(l *link) error{
+		"closes":                 func(l *link) error { return l.far.Close() },
+		"resets":                 func(l *link) error { _ = l.far.(*net.TCPConn).SetLinger(0); return l.far.Close() },
+		"half of it":             func(l *link) error { return l.far.(*net.TCPConn).CloseWrite() },
+		"in the midst of a word": func(l *link) error { l.say(text("word")[:7]); return l.far.Close() },
+		"with its last word":     func(l *link) error { l.say(text("word")); return l.far.Close() },
+	} {
+		for _, enc := range []protocol.Encoding{protocol.WebSocket, protocol.SSE} {
+			t.Run(name, func(t *testing.T) {
+				onBothPaths(t, func(t *testing.T, l *link) {
+					ended := make(chan struct{}, 2)
+					l.open(usual, func(o *setup) {
+						o.Encoding, o.MaxMessage = enc, 100
+						o.ended = func() { ended <- struct{}{} }
+					})
+					require.NoError(t, leave(l))
+					<-ended
+					<-l.conn.Done()
+					require.Equal(t, wire.Gone, l.conn.Why())
+					require.Empty(t, ended)
+				})
+			})
+		}
+	}
+}
+
+// What time is due is asked for when it was wished, and sooner if that is.
+func TestDue(t *testing.T) {
+	l := &link{t: t, direct: true}
+	asked := make(chan time.Time, 10)
+	answers := []time.Duration{150 * time.Millisecond, 0, 0}
+	l.open(usual, func(o *setup) {
+		o.due = func() time.Duration {
+			asked <- time.Now()
+			next := answers[0]
+			answers = answers[1:]
+			return next
+		}
+	})
+	began := time.Now()
+	l.conn.Wake(time.Hour)
+	l.conn.Wake(200 * time.Millisecond)
+	l.conn.Wake(time.Minute)
+	first := <-asked
+	require.GreaterOrEqual(t, first.Sub(began), 200*time.Millisecond)
+	require.GreaterOrEqual(t, (<-asked).Sub(first), 50*time.Millisecond)
+	l.conn.Wake(0)
+	<-asked
+}
+
+// Clients come, speak and go while events go out and hubs close: no descriptor is
+// written or read that has become another's. What each hears is its own.
+func TestChurn(t *testing.T) {
+	e := wire.NewEngine()
+	defer e.Close()
+	listener, err := wire.Listen(t.Context(), "tcp", "127.0.0.1:0", 30*time.Second)
+	require.NoError(t, err)
+	defer listener.Close()
+	const workers, rounds = 8, 200
+	var all, ended sync.WaitGroup
+	var pair sync.Mutex
+	for w := range workers {
+		all.Go(func() {
+			for round := range rounds {
+				name := fmt.Sprintf("%d-%d", w, round)
+				pair.Lock()
+				far, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", listener.Addr().String())
+				require.NoError(t, err)
+				near, err := listener.Accept()
+				pair.Unlock()
+				require.NoError(t, err)
+				var seen counts
+				o := options(&seen)
+				o.Encoding, o.MaxMessage = protocol.WebSocket, 100
+				o.bye = func(code protocol.CloseCode, _ protocol.Cursor) []byte { return protocol.AppendCloseFrame(nil, code) }
+				var conn *wire.Conn
+				made := make(chan struct{})
+				o.message = func(frames []byte) bool {
+					<-made
+					conn.Raw(frames)
+					conn.Flush()
+					return true
+				}
+				ended.Add(1)
+				o.ended = ended.Done
+				conn = e.New(near, near.(*net.TCPConn), &o.Options, &o, nil)
+				close(made)
+				conn.Run(nil)
+				var talk sync.WaitGroup
+				talk.Go(func() {
+					for n := range 5 {
+						word := string(text(fmt.Sprintf("%s-%d", name, n)))
+						if _, err := io.WriteString(far, word); err != nil {
+							return
+						}
+						echo := make([]byte, len(word))
+						_ = far.SetReadDeadline(time.Now().Add(10 * time.Second))
+						if _, err := io.ReadFull(far, echo); err != nil {
+							return
+						}
+						if string(echo) != word {
+							t.Errorf("%q came back for %q", echo, word)
+						}
+					}
+				})
+				switch round % 4 {
+				case 0:
+					conn.Close(protocol.Drain)
+				case 1:
+					conn.Abort()
+				case 2:
+					_ = far.(*net.TCPConn).SetLinger(0)
+					_ = far.Close()
+				}
+				talk.Wait()
+				_ = far.Close()
+				conn.Abort()
+			}
+		})
+	}
+	all.Wait()
+	ended.Wait()
+}
