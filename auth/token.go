@@ -46,15 +46,18 @@ func FromRequest(r *http.Request) (token string, origin protocol.Origin) {
 // well-formed and may be used is for Identity.For to say. The error, for names
 // that differ, is a *protocol.Error, bad_request.
 func TenantFromRequest(r *http.Request) (string, error) {
-	named := ""
-	for _, names := range [][]string{r.URL.Query()["tenant"], r.Header.Values(TenantHeader)} {
-		for _, name := range names {
+	named, origin := "", protocol.InQuery
+	for _, place := range []struct {
+		names  []string
+		origin protocol.Origin
+	}{{r.URL.Query()["tenant"], protocol.InQuery}, {r.Header.Values(TenantHeader), protocol.InHeaders}} {
+		for _, name := range place.names {
 			switch {
 			case name == "" || name == named:
 			case named == "":
-				named = name
+				named, origin = name, place.origin
 			default:
-				return "", WithOrigin(badRequest("tenant", protocol.IsConflict, "?tenant= and X-Tenant-Id name different tenants"), protocol.InQuery)
+				return "", WithOrigin(badRequest("tenant", protocol.IsConflict, "different tenants are named, by ?tenant= or X-Tenant-Id"), origin)
 			}
 		}
 	}

@@ -96,7 +96,11 @@ func TestTenantFromRequest(t *testing.T) {
 				return
 			}
 			e := checkError(t, err, "", protocol.BadRequest, "tenant", protocol.IsConflict)
-			require.Equal(t, protocol.InQuery, e.Origin)
+			want := protocol.InQuery
+			if c.query == "" {
+				want = protocol.InHeaders
+			}
+			require.Equal(t, want, e.Origin)
 		})
 	}
 }

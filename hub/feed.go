@@ -62,6 +62,7 @@ func (h *Hub) Feed(ctx context.Context, tenant string, q FeedQuery) (Page, error
 			p.from, r.at = 0, 0 // from the oldest that is retained
 		}
 	}
+	back := false
 	for scanned := 0; ; {
 		steps, err := r.piece()
 		if take(steps) {
@@ -74,6 +75,10 @@ func (h *Hub) Feed(ctx context.Context, tenant string, q FeedQuery) (Page, error
 			return Page{}, err
 		}
 		page.Next = protocol.Cursor{Epoch: r.epoch, Seq: r.at}
+		if !r.open && r.at == 0 && !back {
+			back = true // a cursor was ahead of the log: all that is retained comes after it
+			continue
+		}
 		if scanned += len(steps); !r.open || len(page.Events) == q.Limit || scanned >= maxFeedScan {
 			return page, nil
 		}

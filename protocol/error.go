@@ -108,6 +108,8 @@ type CloseCode int
 // The close codes. From 4400 on they are Pushhub's own.
 const (
 	GoingAway         CloseCode = 1001
+	ProtocolError     CloseCode = 1002 // frames that RFC 6455 forbids
+	NotUTF8           CloseCode = 1007 // text that is not
 	MessageTooBig     CloseCode = 1009
 	Drain             CloseCode = 1012
 	Overload          CloseCode = 1013
@@ -130,7 +132,7 @@ func (c CloseCode) Reason() string {
 		return "drain"
 	case Overload:
 		return "overload"
-	case CloseBadRequest:
+	case CloseBadRequest, ProtocolError, NotUTF8:
 		return "bad_request"
 	case CloseUnauthorized:
 		return "unauthorized"

@@ -63,7 +63,7 @@ func FuzzTextFrame(f *testing.F) {
 // make too long.
 func TestCloseFrames(t *testing.T) {
 	reasons := map[protocol.CloseCode]string{
-		1001: "going_away", 1009: "message_too_big", 1012: "drain", 1013: "overload",
+		1001: "going_away", 1002: "bad_request", 1007: "bad_request", 1009: "message_too_big", 1012: "drain", 1013: "overload",
 		4400: "bad_request", 4401: "unauthorized", 4403: "forbidden", 4408: "no_pong", 4413: "slow_consumer", 4429: "limit_reached",
 	}
 	for code := range protocol.CloseCode(5000) {

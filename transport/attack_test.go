@@ -93,8 +93,16 @@ func TestBrokenFrames(t *testing.T) {
 			require.NoError(t, ws.net.Close())
 			continue
 		}
-		for err := error(nil); err == nil; _, _, err = ws.tryFrame() {
+		var said strings.Builder
+		for {
+			opcode, payload, err := ws.tryFrame()
+			if err != nil {
+				break
+			}
+			said.WriteString(fmt.Sprint(opcode, " ", payload, "\n"))
 		}
+		require.Contains(t, said.String(), `1 {"op":"bye","code":1002,"reason":"bad_request"`, name)
+		require.Contains(t, said.String(), "8 \x03\xeabad_request", name)
 		require.NoError(t, ws.net.Close())
 	}
 	require.Eventually(t, func() bool { return i.metric(t, "pushhub_connections") == 0 }, i.patience, time.Millisecond)

@@ -210,10 +210,8 @@ func (c *client) Ended() {
 	reason := "client_gone"
 	if code := c.conn.Code(); code != 0 {
 		reason = code.Reason()
-	} else if why := c.conn.Why(); why == wire.Closed {
+	} else if c.conn.Left() {
 		reason = "client_closed"
-	} else if why == wire.Broken {
-		reason = "client_error"
 	}
 	stats, transport := c.conn.Stats(), transportOf(c.conn.Encoding())
 	c.s.metrics.disconnects.WithLabelValues(transport, reason).Inc()

@@ -66,6 +66,12 @@ func (s *Server) feedQuery(r *http.Request) (tenant string, fq hub.FeedQuery, er
 // filter makes the test that an event of the feed has to pass; nil for none.
 func filter(q query) (func(*protocol.Event) bool, error) {
 	kind, source := q.get("type"), q.get("source")
+	if kind != "" && !protocol.CheckLabel(kind) {
+		return nil, badQuery("type", protocol.Malformed, "type is not 1 to 128 bytes without control characters")
+	}
+	if source != "" && !protocol.CheckLabel(source) {
+		return nil, badQuery("source", protocol.Malformed, "source is not 1 to 128 bytes without control characters")
+	}
 	from, err := q.time("from")
 	if err != nil {
 		return nil, err

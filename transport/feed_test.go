@@ -170,6 +170,13 @@ func TestFeedGaps(t *testing.T) {
 	}
 	foreign, _ := i.feed("topics", "jobs.7", "since", "foreign-1")
 	require.Len(t, foreign, 6, "everything retained comes after it")
+	epoch, _, _ := strings.Cut(all[0].ID, "-")
+	for _, topics := range []string{"jobs.7", "jobs.>", "jobs.7,nothing"} {
+		foreign, _ := i.feed("topics", topics, "since", "foreign-1")
+		ahead, page := i.feed("topics", topics, "since", epoch+"-999")
+		require.Equal(t, foreign, ahead, "nor can it be ahead of the log")
+		require.Equal(t, epoch+"-30", page.Meta.Next)
+	}
 }
 
 func TestFeedRefuses(t *testing.T) {
@@ -182,15 +189,17 @@ func TestFeedRefuses(t *testing.T) {
 		"topics=a..b": bad("topics", protocol.Malformed),
 		"topics=a,":   bad("topics", protocol.Malformed),
 		"topics=" + strings.Repeat("a,", 100) + "b": {},
-		"since=x":          bad("since", protocol.Malformed),
-		"limit=0":          bad("limit", protocol.Malformed),
-		"limit=1001":       bad("limit", protocol.Malformed),
-		"limit=ten":        bad("limit", protocol.Malformed),
-		"last=-1":          bad("last", protocol.Malformed),
-		"last=1001":        bad("last", protocol.Malformed),
-		"last=1&since=e-1": bad("last", protocol.IsConflict),
-		"from=yesterday":   bad("from", protocol.Malformed),
-		"to=2026-05-27":    bad("to", protocol.Malformed),
+		"since=x":                            bad("since", protocol.Malformed),
+		"limit=0":                            bad("limit", protocol.Malformed),
+		"limit=1001":                         bad("limit", protocol.Malformed),
+		"limit=ten":                          bad("limit", protocol.Malformed),
+		"last=-1":                            bad("last", protocol.Malformed),
+		"last=1001":                          bad("last", protocol.Malformed),
+		"last=1&since=e-1":                   bad("last", protocol.IsConflict),
+		"from=yesterday":                     bad("from", protocol.Malformed),
+		"type=%01":                           bad("type", protocol.Malformed),
+		"source=" + strings.Repeat("x", 129): bad("source", protocol.Malformed),
+		"to=2026-05-27":                      bad("to", protocol.Malformed),
 		"from=2026-05-27T10:15:00Z&to=2026-05-27T10:14:59Z": bad("to", protocol.Invalid),
 		"topics=users.u2":    refuses(403, protocol.Forbidden, protocol.InQuery, "topics", protocol.IsForbidden),
 		"topics=a,users.%3E": refuses(403, protocol.Forbidden, protocol.InQuery, "topics", protocol.IsForbidden),

@@ -63,6 +63,10 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"GET", "/api/v1/wsx", ""},
 		{"GET", "/api/v1/stream/", ""},
 		{"GET", "/api/v1/jobs//stream", ""},
+		{"GET", "//api/v1/events?token=secret", ""},
+		{"POST", "/api/v1//events", ""},
+		{"GET", "/api/v1/./events", ""},
+		{"GET", "/api/v2/../v1/events", ""},
 		{"GET", "/api/v1/jobs/7/ws/x", ""},
 		{"GET", "/API/V1/STREAM", ""},
 		{"DELETE", "/api/v2/events", ""},
@@ -76,10 +80,6 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"BREW", "/metrics", "GET"},
 	} {
 		a := i.do(c.method, c.path, token(t, nil), "", "X-Request-Id", "r")
-		if a.status == http.StatusMovedPermanently || a.status == http.StatusTemporaryRedirect {
-			require.Contains(t, c.path, "//", "the path is put in order first")
-			continue
-		}
 		want := refuses(404, protocol.NotFound, protocol.InPath, "path", protocol.IsNotFound)
 		if c.allow != "" {
 			want = refuses(405, protocol.MethodNotAllowed, protocol.InPath, "method", protocol.NotSupported)

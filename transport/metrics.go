@@ -103,9 +103,12 @@ func (m *metrics) authenticated(err error) {
 // resultOf gives a label for an outcome: the code of the error, or ok.
 func resultOf(err error) string {
 	var e *protocol.Error
+	var large *http.MaxBytesError
 	switch {
 	case err == nil:
 		return "ok"
+	case errors.As(err, &large):
+		return string(protocol.PayloadTooLarge)
 	case errors.As(err, &e):
 		return string(e.Code)
 	case errors.Is(err, hub.ErrUnavailable), errors.Is(err, hub.ErrUnknown):

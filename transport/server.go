@@ -14,6 +14,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path"
+	"strings"
 	"sync"
 	"time"
 
@@ -145,8 +147,10 @@ func New(opts Options) (*Server, error) {
 		WriteTimeout:      6 * s.limits.Heartbeat, // of what is no stream: those have deadlines of their own
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          log.New(serverLog{opts.Logger}, "", 0),
-		Protocols:         new(http.Protocols),
+
+		DisableGeneralOptionsHandler: true, // OPTIONS * is a path like others
+		ErrorLog:                     log.New(serverLog{opts.Logger}, "", 0),
+		Protocols:                    new(http.Protocols),
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetHTTP2(true)
@@ -206,6 +210,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		c.conn.Abort()
 	}
 	s.mu.Unlock()
+	<-s.empty // each has its line in the log now
 	defer s.ended()
 	return s.http.Shutdown(ctx)
 }
@@ -292,8 +297,22 @@ func (s *Server) routes() http.Handler {
 	handle("GET /api/v1/health", s.health)
 	handle("GET /health/live", s.live)
 	handle("GET /metrics", s.metrics.handler(s.opts.Registry).ServeHTTP)
-	mux.Handle("/", s.observe("", s.unknown(mux)))
-	return mux
+	unknown := s.observe("", s.unknown(mux))
+	mux.Handle("/", unknown)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodConnect || !clean(r) { // the mux would answer these itself
+			unknown.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// clean says whether a path is as the mux wants it. It would redirect others to it,
+// and repeat their query in the page that says so.
+func clean(r *http.Request) bool {
+	p := r.URL.Path
+	return path.Clean(p) == p || strings.HasSuffix(p, "/") && path.Clean(p)+"/" == p
 }
 
 // unknown answers what is no route: 405 where the path is one, else a page or 404.
@@ -303,7 +322,7 @@ func (s *Server) unknown(mux *http.ServeMux) http.HandlerFunc {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			probe := r.Clone(r.Context())
 			probe.Method = method
-			if _, pattern := mux.Handler(probe); pattern != "/" && pattern != "" {
+			if _, pattern := mux.Handler(probe); clean(r) && pattern != "/" && pattern != "" {
 				allowed = append(allowed, method)
 			}
 		}

@@ -29,10 +29,20 @@ func (s redisSettings) fromURL() (*redis.Options, error) {
 		return nil, wrong("REDIS_URL", "%w", errCluster)
 	}
 	options, err := redis.ParseURL(s.RedisURL)
-	if err != nil || options.DB < 0 {
+	if err != nil || options.DB < 0 || !hasPort(options) {
 		return nil, wrong("REDIS_URL", "it is not redis://[[user]:password@]host[:port][/db], rediss:// or unix://path; user and password must be percent-encoded")
 	}
 	return options, nil
+}
+
+// hasPort says whether the port is one: to dial another fails each time.
+func hasPort(o *redis.Options) bool {
+	if o.Network == "unix" {
+		return true
+	}
+	_, port, err := net.SplitHostPort(o.Addr)
+	n, numErr := strconv.ParseUint(port, 10, 16)
+	return err == nil && numErr == nil && n > 0
 }
 
 const defaultRedisPort = 6379

@@ -190,8 +190,10 @@ func TestServeWithoutItsRedis(t *testing.T) {
 
 	server.Start()
 	c.stderr.awaitText(t, "Redis is back")
-	_, body = get(t, url+"/health", "")
-	require.Equal(t, "healthy", object(t, body)["status"])
+	eventually(t, "healthy", func() bool {
+		_, body := get(t, url+"/health", "")
+		return object(t, body)["status"] == "healthy"
+	})
 	_, body = get(t, url+"/metrics", "")
 	require.Contains(t, body, "\npushhub_log_reconnects_total 1")
 	c.stop()
@@ -199,6 +201,34 @@ func TestServeWithoutItsRedis(t *testing.T) {
 	for _, line := range c.stderr.lines() {
 		object(t, line) // what go-redis says too is JSON
 	}
+}
+
+// TestHealthOfUselessRedis: one that answers nothing, or refuses to be written to, is
+// told of after some seconds, and so is that it is well again.
+func TestHealthOfUselessRedis(t *testing.T) {
+	t.Parallel()
+	server := logtest.StartRedis(t)
+	c, url := startServe(t, map[string]string{"REDIS_URL": server.URL()})
+	is := func(status, state string) {
+		eventually(t, status, func() bool {
+			_, body := get(t, url+"/health", "")
+			o := object(t, body)
+			return o["status"] == status && o["redis"] == state
+		})
+	}
+	is("healthy", "connected")
+	server.Pause()
+	is("degraded", "disconnected")
+	server.Continue()
+	is("healthy", "connected")
+	admin := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = admin.Close() })
+	require.NoError(t, admin.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	is("degraded", "connected")
+	require.NoError(t, admin.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	is("healthy", "connected")
+	c.stop()
+	require.Zero(t, c.wait())
 }
 
 // TestTwoInstances publishes at one and tails at the other, which then dies; tail

@@ -137,6 +137,8 @@ func TestMalformedSettings(t *testing.T) {
 		{"REDIS_URL", "redis://:" + password + "@x/zero", "not redis://"},
 		{"REDIS_URL", "redis://:" + password + "@x?" + password + "=1", "not redis://"},
 		{"REDIS_URL", "redis://:" + password + "@a:1,b:2/0", "Cluster, which is not supported yet"},
+		{"REDIS_URL", "redis://:" + password + "@x:99999999", "not redis://"},
+		{"REDIS_URL", "redis://:" + password + "@x:0", "not redis://"},
 		{"REDIS_HOST", "a,b", "Cluster, which is not supported yet"},
 		{"REDIS_PORT", "tcp://10.0.0.1:6379", "from 1 to 65535"},
 		{"REDIS_PORT", "6380", "needs REDIS_HOST"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -105,7 +106,11 @@ func (s *store) state() transport.State {
 		return transport.State{Ready: true, Redis: "none"}
 	}
 	ingester := s.ingester.Load()
-	hears := ingester != nil && ingester.Stats().Ready.Load()
+	hears, refused, why := false, time.Duration(0), error(nil)
+	if ingester != nil {
+		hears = ingester.Stats().Ready.Load()
+		refused, why = ingester.Refused()
+	}
 	if s.seen.Load() && hears {
 		s.ready.Store(true)
 	}
@@ -113,10 +118,15 @@ func (s *store) state() transport.State {
 		Ready: s.ready.Load(), Redis: "connected",
 		Services: map[string]string{"log": "healthy", "ingest": "healthy"},
 	}
-	if !s.seen.Load() || s.redis.Down() >= awayFor {
+	var said redis.Error
+	answers := refused < awayFor || errors.As(why, &said)
+	if !s.seen.Load() || s.redis.Down() >= awayFor || !answers {
 		state.Redis, state.Degraded, state.Services["log"] = "disconnected", true, "unhealthy"
 	}
-	if !hears {
+	if refused >= awayFor { // it may answer all the same: out of memory, a replica
+		state.Degraded, state.Services["log"] = true, "unhealthy"
+	}
+	if !hears || refused >= awayFor {
 		state.Services["ingest"] = "unhealthy"
 	}
 	return state

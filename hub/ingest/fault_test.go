@@ -64,7 +64,9 @@ func TestLeaderIsCut(t *testing.T) {
 	k.end(t, a, b)
 }
 
-// Killed in the midst of it, again and again: whoever leads then, nothing is lost.
+// Killed in the midst of it, again and again: whoever leads then, nothing is lost,
+// and nothing twice. Both have holes here that are younger than what a loaded
+// machine may take to append what the other has heard: the order may suffer.
 func TestKilledOften(t *testing.T) {
 	t.Parallel()
 	r := logtest.StartRedis(t)
@@ -91,7 +93,10 @@ func TestKilledOften(t *testing.T) {
 		eventually(t, func() bool { return a.Stats().Ready.Load() && b.Stats().Ready.Load() })
 	}
 	eventually(t, func() bool { return a.Stats().Leading.Load() != b.Stats().Leading.Load() })
-	k.end(t, a, b)
+	k.settle(t, []*instance{a, b})
+	for i := range k.tenants {
+		require.ElementsMatch(t, numbers(k.sent), data(t, a.log, fmt.Sprintf("t%d", i), "alerts"))
+	}
 }
 
 // A lone instance goes on where it was.
@@ -115,8 +120,7 @@ func TestLoneIsCut(t *testing.T) {
 		p.set(pass, raw)
 		eventually(t, i.Stats().Ready.Load)
 		send(100*round+50, 100*round+100)
-		eventually(t, i.Stats().Leading.Load)
-		settled(t, i)
+		eventually(t, func() bool { return i.Stats().Appended.Load() == int64(100*round+100) })
 		require.Equal(t, numbers(100*round+100), data(t, i.log, "t0", "alerts"))
 	}
 }

@@ -76,6 +76,8 @@ type Ingester struct {
 	mu      sync.Mutex
 	hangUp  context.CancelCauseFunc // ends the present connection
 	since   time.Time               // when its first mark came; zero: none has yet
+	refused time.Time               // since when the lease cannot be asked for; zero: it can
+	why     error                   // why not
 	unheard int                     // answers about the lease since something was heard
 	leading bool
 	queues  map[string]*queue // tenant → its messages that wait; none is empty
@@ -98,6 +100,17 @@ func New(opts Options) *Ingester {
 	}
 	g.more, g.done = sync.NewCond(&g.mu), sync.NewCond(&g.mu)
 	return g
+}
+
+// Refused says for how long Redis has refused to be written to, or not answered,
+// and how; 0 while all is well. It is tried each half second.
+func (g *Ingester) Refused() (time.Duration, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.refused.IsZero() {
+		return 0, nil
+	}
+	return time.Since(g.refused), g.why
 }
 
 // Stats gives the counters.
@@ -225,15 +238,21 @@ func (g *Ingester) renew(ctx context.Context) {
 	} else {
 		claim.Heir = was || time.Since(since) >= g.pace.settled
 	}
+	asked := time.Now()
 	has, err := g.opts.Log.Lease(ctx, claim)
-	if err != nil {
-		if ctx.Err() == nil {
-			g.warn("the lease of the ingest cannot be asked for", err)
-		}
-		return
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		g.warn("the lease of the ingest cannot be asked for", err)
+		if g.refused.IsZero() {
+			g.refused = asked
+		}
+		g.why = err
+	}
+	if err != nil {
+		return
+	}
+	g.refused = time.Time{}
 	if g.unheard++; g.unheard > deaf {
 		g.hangUp(errDeaf)
 	}

@@ -178,6 +178,15 @@ func startTalk(t testing.TB, r *logtest.Redis, tenants int, every time.Duration)
 // and checks that the log has all of it once and in order.
 func (k *talk) end(t testing.TB, all ...*instance) {
 	t.Helper()
+	k.settle(t, all)
+	for i := range k.tenants {
+		require.Equal(t, numbers(k.sent), data(t, all[0].log, fmt.Sprintf("t%d", i), "alerts"))
+	}
+}
+
+// settle is end, but for the check.
+func (k *talk) settle(t testing.TB, all []*instance) {
+	t.Helper()
 	close(k.stop)
 	require.NoError(t, <-k.done)
 	log := all[0].log
@@ -190,9 +199,6 @@ func (k *talk) end(t testing.TB, all ...*instance) {
 		return true
 	})
 	settled(t, all...)
-	for i := range k.tenants {
-		require.Equal(t, numbers(k.sent), data(t, log, fmt.Sprintf("t%d", i), "alerts"))
-	}
 }
 
 func TestMapped(t *testing.T) {

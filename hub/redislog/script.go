@@ -118,7 +118,7 @@ func outcome(err error) error {
 	case hasPrefix(err, "MOVED ", "ASK ", "TRYAGAIN ", "CLUSTERDOWN ", "CROSSSLOT ",
 		"LOADING ", "READONLY ", "MASTERDOWN ", "NOREPLICAS ", "MISCONF ", "OOM ", "BUSY ",
 		"NOAUTH ", "WRONGPASS ", "NOPERM ", "NOSCRIPT ", "NOPROTO ", "PUSHHUB ",
-		"ERR max number of clients reached", "ERR unknown command", "ERR Protocol error") && !inScript(err):
+		"ERR max number of clients reached", "ERR DB index is out of range", "ERR invalid DB index", "ERR unknown command", "ERR Protocol error") && !inScript(err):
 		kind = hub.ErrUnavailable
 	}
 	return fmt.Errorf("%w: %w", kind, err)

@@ -100,29 +100,19 @@ type Conn struct {
 	since    time.Time     // when somebody began to write; void unless writing, or with a shard
 
 	code    protocol.CloseCode // why the hub closed it; 0: it did not
-	why     End
-	queued  bool // the shard will come
-	writing bool // somebody writes
-	edge    bool // the socket could be written again, meanwhile
-	full    bool // it cannot be written until the poller says so
-	blocked bool // it was full, and is not drained since
-	reading bool // somebody reads, or handles a message
-	more    bool // there is something to read
-	hup     bool // and after that the end
-	ending  bool // nothing is added any more, and nothing that the client says counts
-	lastly  bool // close the socket when everything is written
+	queued  bool               // the shard will come
+	writing bool               // somebody writes
+	edge    bool               // the socket could be written again, meanwhile
+	full    bool               // it cannot be written until the poller says so
+	blocked bool               // it was full, and is not drained since
+	reading bool               // somebody reads, or handles a message
+	more    bool               // there is something to read
+	hup     bool               // and after that the end
+	ending  bool               // nothing is added any more, and nothing that the client says counts
+	left    bool               // the client closed with a frame that says so
+	lastly  bool               // close the socket when everything is written
 	closed  bool
 }
-
-// End says how the client's side of a connection ended.
-type End uint8
-
-// How the client's side of a connection ends.
-const (
-	Gone   End = iota // without a word
-	Closed            // with a close frame
-	Broken            // it broke the protocol
-)
 
 // Stats is what a connection has carried.
 type Stats struct {
@@ -365,15 +355,14 @@ func (c *Conn) expect() {
 // finish ends the connection from the client's side: nothing is added, what waits
 // is written, then frame, and the socket is closed when that is done. If the hub
 // is closing already, all that is left to wait for has come.
-func (c *Conn) finish(why End, frame []byte) {
+func (c *Conn) finish(frame []byte) {
 	c.mu.Lock()
 	if c.ending {
 		c.mu.Unlock()
 		c.Abort()
 		return
 	}
-	c.why = why
-	c.ending, c.lastly = true, true
+	c.left, c.ending, c.lastly = true, true, true
 	c.out.Control(frame, protocol.Cursor{})
 	c.roomy()
 	c.expect()
@@ -433,11 +422,11 @@ func (c *Conn) Done() <-chan struct{} {
 	return c.done
 }
 
-// Why gives how the client's side ended.
-func (c *Conn) Why() End {
+// Left says whether the client ended the connection with a close frame.
+func (c *Conn) Left() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.why
+	return c.left
 }
 
 // Code gives why the hub closed the connection; 0 while it did not.

@@ -104,7 +104,7 @@ func (c *Conn) consume(p []byte, wait bool) bool {
 			if status, err := parseClose(s.data); err != nil {
 				c.violated(err)
 			} else {
-				c.finish(Closed, appendClose(nil, status))
+				c.finish(appendClose(nil, status))
 			}
 			return true
 		default:
@@ -131,7 +131,7 @@ func (c *Conn) listens() bool {
 // hand gives a message to the peer.
 func (c *Conn) hand(frames []byte) {
 	if !c.peer.Message(frames) {
-		c.violated(violation(statusPayload))
+		c.violated(statusPayload)
 	}
 }
 
@@ -148,10 +148,7 @@ func (c *Conn) handle(frames []byte) {
 
 // violated closes a connection whose client broke the protocol.
 func (c *Conn) violated(err error) {
-	var status violation
-	if errors.As(err, &status); uint16(status) == statusTooBig {
-		c.Close(protocol.MessageTooBig)
-	} else {
-		c.finish(Broken, appendClose(nil, uint16(status)))
-	}
+	var code violation
+	errors.As(err, &code)
+	c.Close(protocol.CloseCode(code))
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"unicode/utf8"
+
+	"github.com/pushhub/pushhub/protocol"
 )
 
 // Opcodes of WebSocket frames (RFC 6455, section 5.2).
@@ -19,16 +21,16 @@ const (
 // Statuses with which a connection ends that breaks the protocol (section 7.4.1).
 const (
 	statusNone     = 0 // none was given
-	statusProtocol = 1002
-	statusPayload  = 1007 // text that is not UTF-8
-	statusTooBig   = 1009
+	statusProtocol = violation(protocol.ProtocolError)
+	statusPayload  = violation(protocol.NotUTF8)
+	statusTooBig   = violation(protocol.MessageTooBig)
 )
 
 // errWhole: the bytes end before the frame does.
 var errWhole = errors.New("the frame is not whole")
 
 // violation is what a client did wrong: the status to close with.
-type violation uint16
+type violation protocol.CloseCode
 
 func (v violation) Error() string { return "the client broke the WebSocket protocol" }
 
@@ -54,7 +56,7 @@ func parseHead(p []byte, max int) (h head, err error) {
 		h.op > opBinary && h.op < opClose, h.op > opPong,
 		p[1]&0x80 == 0, // clients have to mask
 		control && (!h.fin || p[1]&0x7f > 125):
-		return h, violation(statusProtocol)
+		return h, statusProtocol
 	}
 	length := uint64(p[1] & 0x7f)
 	h.size = 2
@@ -72,11 +74,11 @@ func parseHead(p []byte, max int) (h head, err error) {
 		}
 		length = binary.BigEndian.Uint64(p[2:])
 		if length>>63 != 0 {
-			return h, violation(statusProtocol)
+			return h, statusProtocol
 		}
 	}
 	if !control && length > uint64(max) {
-		return h, violation(statusTooBig)
+		return h, statusTooBig
 	}
 	h.length = int(length)
 	h.size += 4
@@ -136,7 +138,7 @@ func (in *input) next(p []byte, max int) (s said, rest []byte, err error) {
 			}
 			return said{h.op, data}, p, nil
 		case (h.op == opContinuation) != (in.kind != 0):
-			return said{}, nil, violation(statusProtocol)
+			return said{}, nil, statusProtocol
 		case h.fin && in.kind == 0:
 			return said{h.op, frame}, p, nil
 		}
@@ -145,7 +147,7 @@ func (in *input) next(p []byte, max int) (s said, rest []byte, err error) {
 		}
 		in.payload += h.length
 		if in.message = append(in.message, frame...); len(in.message) > 8*max+1024 { // of very many very small frames
-			return said{}, nil, violation(statusTooBig)
+			return said{}, nil, statusTooBig
 		}
 		if h.fin {
 			s := said{in.kind, in.message}
@@ -162,17 +164,17 @@ func parseClose(payload []byte) (status uint16, err error) {
 		return statusNone, nil
 	}
 	if len(payload) == 1 {
-		return 0, violation(statusProtocol)
+		return 0, statusProtocol
 	}
 	status = binary.BigEndian.Uint16(payload)
 	switch {
 	case status >= 1000 && status <= 1014 && status != 1004 && status != 1005 && status != 1006:
 	case status >= 3000 && status <= 4999:
 	default:
-		return 0, violation(statusProtocol)
+		return 0, statusProtocol
 	}
 	if !utf8.Valid(payload[2:]) {
-		return 0, violation(statusPayload)
+		return 0, statusPayload
 	}
 	return status, nil
 }

@@ -138,9 +138,9 @@ func TestViolations(t *testing.T) {
 	}
 	for payload, want := range map[string]error{
 		"": nil, "\x03\xe8": nil, "\x0f\xa0bye": nil, "\x0b\xb8": nil, "\x03\xf6": nil,
-		"\x03": violation(statusProtocol), "\x03\xed": violation(statusProtocol), "\x03\xee": violation(statusProtocol), "\x03\xec": violation(statusProtocol),
-		"\x03\xf7": violation(statusProtocol), "\x03\xe7": violation(statusProtocol), "\x13\x88": violation(statusProtocol), "\x00\x00": violation(statusProtocol),
-		"\x07\xd0": violation(statusProtocol), "\x03\xe8\xff": violation(statusPayload),
+		"\x03": statusProtocol, "\x03\xed": statusProtocol, "\x03\xee": statusProtocol, "\x03\xec": statusProtocol,
+		"\x03\xf7": statusProtocol, "\x03\xe7": statusProtocol, "\x13\x88": statusProtocol, "\x00\x00": statusProtocol,
+		"\x07\xd0": statusProtocol, "\x03\xe8\xff": statusPayload,
 	} {
 		_, err := parseClose([]byte(payload))
 		require.Equal(t, want, err, "%q", payload)
