@@ -76,7 +76,7 @@ func (t *tenant) check(subs *int64) error {
 			switch {
 			case s.state != live, s.index != i, s.want.Pattern != pattern:
 				return fmt.Errorf("list of %s, place %d: %+v", pattern, i, s)
-			case !open, s.session.closed, s.session.subs[pattern] != s:
+			case !open, s.session.closed, s.session.subs.of(pattern) != s:
 				return fmt.Errorf("list of %s, place %d: not of an open session", pattern, i)
 			}
 			listed++
@@ -113,14 +113,15 @@ func (p *patterns) all(prefix string, into map[string][]*sub) {
 // check takes its live subscriptions off listed.
 func (s *Session) check(listed *int) error {
 	pending := 0
-	for pattern, sub := range s.subs {
+	for _, sub := range s.subs {
+		pattern := sub.want.Pattern
 		switch sub.state {
 		case live:
 			*listed--
 		case joining:
 			pending++
 		case stale:
-			if s.t.ok && !s.busy {
+			if s.t.ok && s.work == nil {
 				return fmt.Errorf("%s is stale, and nobody brings it back", pattern)
 			}
 		case gone:
@@ -130,8 +131,8 @@ func (s *Session) check(listed *int) error {
 			return fmt.Errorf("%s: wrong subscription %+v", pattern, sub)
 		}
 	}
-	if (pending > 0 || s.pending > 0) && !s.busy {
-		return fmt.Errorf("%d pending, %d join, busy %v", s.pending, pending, s.busy)
+	if (pending > 0 || s.pending > 0) && s.work == nil {
+		return fmt.Errorf("%d pending, %d join, busy %v", s.pending, pending, s.work != nil)
 	}
 	return nil
 }

@@ -106,8 +106,7 @@ func (h *Hub) Publish(ctx context.Context, tenant string, events []protocol.Publ
 
 // Open begins a session of a client in a tenant. The sink is used until Close.
 func (h *Hub) Open(tenant string, sink Sink) *Session {
-	s := &Session{sink: sink, subs: map[string]*sub{}, names: map[string]bool{}}
-	s.ctx, s.cancel = context.WithCancel(h.ctx)
+	s := &Session{sink: sink}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	t := h.tenants[tenant]

@@ -22,7 +22,7 @@ const (
 func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
 	t := s.t
 	r, owners := s.replay(subs, answer == nil)
-	for pause := minPause; s.ctx.Err() == nil; {
+	for pause := minPause; s.work.ctx.Err() == nil; {
 		steps, next := s.advance(r, subs, owners, answer)
 		s.send(r, steps, answer == nil)
 		switch next {
@@ -46,7 +46,7 @@ func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
 			continue
 		}
 		select {
-		case <-s.ctx.Done():
+		case <-s.work.ctx.Done():
 		case <-time.After(pause):
 		}
 		pause = min(2*pause, maxPause)
@@ -63,7 +63,7 @@ func (s *Session) replay(subs []*sub, again bool) (r *replay, owners []*sub) {
 	for i, sub := range subs {
 		wants[i] = sub.want
 	}
-	r = newReplay(wants, s.t.h.off, func(q Query, reach uint64) (View, error) { return s.t.look(s.ctx, q, reach) })
+	r = newReplay(wants, s.t.h.off, func(q Query, reach uint64) (View, error) { return s.t.look(s.work.ctx, q, reach) })
 	r.lower = again
 	if again {
 		return r, nil
@@ -85,7 +85,7 @@ func (s *Session) replay(subs []*sub, again bool) (r *replay, owners []*sub) {
 // they began later, or were revoked meanwhile. With the tenant's lock held.
 func (s *Session) uncovered(r *replay, owners []*sub) {
 	for _, p := range r.parts {
-		if p.fresh || s.subs[p.want.Pattern] == nil || !slices.ContainsFunc(owners, func(o *sub) bool {
+		if p.fresh || s.subs.of(p.want.Pattern) == nil || !slices.ContainsFunc(owners, func(o *sub) bool {
 			return (o.state == gone || o.start > p.from) && protocol.Overlap(o.want.Pattern, p.want.Pattern)
 		}) {
 			continue
@@ -112,7 +112,7 @@ func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) [
 	t := s.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.await(s.ctx, 0, func() bool { return t.ok }) || s.closed {
+	if !t.await(s.work.ctx, 0, func() bool { return t.ok }) || s.closed {
 		return nil, done
 	}
 	for _, sub := range s.subs {
@@ -127,7 +127,7 @@ func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) [
 		return nil, read
 	}
 	if r.at > t.pos && !t.h.off.has(ruleMeet) {
-		t.met(s.ctx, t.gen, View{Epoch: t.epoch, Head: r.at})
+		t.met(s.work.ctx, t.gen, View{Epoch: t.epoch, Head: r.at})
 		return nil, goOn
 	}
 	if r.at < t.pos {
@@ -195,7 +195,7 @@ func (s *Session) send(r *replay, steps []step, again bool) {
 	s.queue(r, steps, again)
 	s.t.mu.Unlock()
 	s.sink.Flush()
-	_ = s.sink.Room(s.ctx) // an error is the end of s.ctx, which join sees
+	_ = s.sink.Room(s.work.ctx) // an error is the end of s.work.ctx, which join sees
 }
 
 // queue queues steps, but for what was unsubscribed meanwhile. With the tenant's
@@ -207,18 +207,18 @@ func (s *Session) queue(r *replay, steps []step, again bool) {
 	n := 0
 	for _, st := range steps {
 		if st.event != nil {
-			if s.subs[st.part.want.Pattern] != nil || s.wantsStill(r, st.event.Topic) {
+			if s.subs.of(st.part.want.Pattern) != nil || s.wantsStill(r, st.event.Topic) {
 				s.sink.Retained(st.event, s.pending == 1 && (again || !s.ids && !st.part.fresh))
 				n++
 			}
 			continue
 		}
-		if s.subs[st.part.want.Pattern] != nil {
+		if s.subs.of(st.part.want.Pattern) != nil {
 			s.gap(st.gap)
 			continue
 		}
 		for _, p := range r.parts { // those that shared what the lost one was to read
-			if s.subs[p.want.Pattern] != nil && protocol.Overlap(p.want.Pattern, st.part.want.Pattern) {
+			if s.subs.of(p.want.Pattern) != nil && protocol.Overlap(p.want.Pattern, st.part.want.Pattern) {
 				st.gap.Topic = p.want.Pattern
 				p.broken = true
 				s.gap(st.gap)
@@ -231,7 +231,7 @@ func (s *Session) queue(r *replay, steps []step, again bool) {
 // wantsStill says whether a subscription of the replay that is left wants topic.
 func (s *Session) wantsStill(r *replay, topic string) bool {
 	return slices.ContainsFunc(r.parts, func(p *part) bool {
-		return s.subs[p.want.Pattern] != nil && p.wants(topic)
+		return s.subs.of(p.want.Pattern) != nil && p.wants(topic)
 	})
 }
 

@@ -61,21 +61,43 @@ func DefaultLast(pattern string) int {
 // the other; the answers come through the Sink.
 type Session struct {
 	// fixed after construction
-	t      *tenant
-	sink   Sink
+	t    *tenant
+	sink Sink
+
+	// guarded by t.mu
+	subs    subs
+	seen    *protocol.Event // the newest live event queued, so that none goes twice
+	work    *work           // nil: there is nothing to do
+	pending int             // Subscribes and catch-ups that are not done
+	ids     bool            // a position of the whole session was sent, as with subscribed
+	closed  bool
+}
+
+// work is what a session is about to do. It goes when that is done: most sessions
+// have none. The pointer to it is set while none works on it, and taken away by who
+// does.
+type work struct {
+	// fixed after construction
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	// guarded by t.mu
-	subs    map[string]*sub
-	seen    *protocol.Event // the newest live event queued, so that none goes twice
-	ids     bool            // a position of the whole session was sent, as with subscribed
-	names   map[string]bool // what subs will hold when all ops are done
-	asked   []*request      // Subscribes whose op has not begun
-	pending int             // Subscribes and catch-ups that are not done
-	ops     []func()
-	busy    bool // a goroutine works on ops
-	closed  bool
+	// guarded by the tenant's lock
+	ops   []func()
+	names map[string]bool // what the session's subs will hold when all ops are done
+	asked []*request      // Subscribes whose op has not begun
+}
+
+// subs are those of one session, in no order.
+type subs []*sub
+
+// of gives the one of a pattern, nil if there is none.
+func (all subs) of(pattern string) *sub {
+	for _, s := range all {
+		if s.want.Pattern == pattern {
+			return s
+		}
+	}
+	return nil
 }
 
 // sub is one topic or pattern of a session.
@@ -128,18 +150,23 @@ func (s *Session) Subscribe(ref string, wants []Want, max int) error {
 	t := s.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if s.over() {
+		return nil
+	}
+	todo := s.todo()
 	fresh := map[string]bool{}
 	for _, w := range wants {
-		if !s.names[w.Pattern] {
+		if !todo.names[w.Pattern] {
 			fresh[w.Pattern] = true
 		}
 	}
-	if len(s.names)+len(fresh) > max {
+	if len(todo.names)+len(fresh) > max {
+		s.idle()
 		return ErrTooMany
 	}
-	maps.Copy(s.names, fresh)
+	maps.Copy(todo.names, fresh)
 	r := &request{slices.Clone(wants)}
-	s.asked = append(s.asked, r)
+	todo.asked = append(todo.asked, r)
 	s.pending++
 	s.do(func() {
 		s.join(s.add(r), func(r *replay) []byte { return s.subscribed(ref, wants, r) })
@@ -154,12 +181,12 @@ type request struct{ wants []Want }
 func (s *Session) add(r *request) []*sub {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
-	s.asked = slices.DeleteFunc(s.asked, func(o *request) bool { return o == r })
+	s.work.asked = slices.DeleteFunc(s.work.asked, func(o *request) bool { return o == r })
 	var added []*sub
 	for _, w := range r.wants {
-		if !s.closed && s.subs[w.Pattern] == nil {
+		if !s.closed && s.subs.of(w.Pattern) == nil {
 			sub := &sub{session: s, want: w}
-			s.subs[w.Pattern] = sub
+			s.subs = append(s.subs, sub)
 			added = append(added, sub)
 		}
 	}
@@ -172,8 +199,12 @@ func (s *Session) add(r *request) []*sub {
 func (s *Session) Unsubscribe(ref string, patterns []string) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
+	if s.over() {
+		return
+	}
+	todo := s.todo()
 	for _, p := range patterns {
-		delete(s.names, p)
+		delete(todo.names, p)
 	}
 	s.do(func() {
 		s.t.mu.Lock()
@@ -188,10 +219,15 @@ func (s *Session) Unsubscribe(ref string, patterns []string) {
 func (s *Session) Revoke(allowed func(pattern string) bool) {
 	s.t.mu.Lock()
 	refused := map[string]bool{}
-	for p := range s.subs {
-		refused[p] = !allowed(p)
+	for _, sub := range s.subs {
+		refused[sub.want.Pattern] = !allowed(sub.want.Pattern)
 	}
-	for _, r := range s.asked {
+	var asked []*request
+	var names map[string]bool
+	if s.work != nil {
+		asked, names = s.work.asked, s.work.names
+	}
+	for _, r := range asked {
 		r.wants = slices.DeleteFunc(r.wants, func(w Want) bool {
 			refused[w.Pattern] = !allowed(w.Pattern)
 			return refused[w.Pattern]
@@ -200,7 +236,7 @@ func (s *Session) Revoke(allowed func(pattern string) bool) {
 	var lost []string
 	for p, no := range refused {
 		if no {
-			delete(s.names, p)
+			delete(names, p)
 			lost = append(lost, p)
 		}
 	}
@@ -216,11 +252,11 @@ func (s *Session) Revoke(allowed func(pattern string) bool) {
 // drop ends subscriptions. With the tenant's lock held.
 func (s *Session) drop(patterns []string) {
 	for _, p := range patterns {
-		sub := s.subs[p]
+		sub := s.subs.of(p)
 		if sub == nil {
 			continue
 		}
-		delete(s.subs, p)
+		s.subs = slices.DeleteFunc(s.subs, same(sub))
 		if sub.state == live {
 			s.t.unlist(sub)
 		}
@@ -228,6 +264,8 @@ func (s *Session) drop(patterns []string) {
 		s.t.h.stats.Subscriptions.Add(-1)
 	}
 }
+
+func same(a *sub) func(*sub) bool { return func(b *sub) bool { return a == b } }
 
 func (s *Session) gap(g protocol.Gap) {
 	if g.Reason == protocol.GapEpoch {
@@ -274,13 +312,15 @@ func (s *Session) Disproves(c protocol.Cursor) bool {
 // but for what a replay that is just under way still queues.
 func (s *Session) Close() {
 	t := s.t
-	s.cancel()
 	t.mu.Lock()
 	if s.closed {
 		t.mu.Unlock()
 		return
 	}
 	s.closed = true
+	if s.work != nil {
+		s.work.cancel()
+	}
 	for _, sub := range s.subs {
 		if sub.state == live {
 			t.unlist(sub)
@@ -288,38 +328,66 @@ func (s *Session) Close() {
 		sub.state = gone
 	}
 	t.h.stats.Subscriptions.Add(-int64(len(s.subs)))
-	clear(s.subs)
+	s.subs = nil
 	delete(t.sessions, s)
 	t.mu.Unlock()
 	t.h.stats.Sessions.Add(-1)
 	t.h.left(t)
 }
 
+// over says whether nothing is begun any more. With the tenant's lock held.
+func (s *Session) over() bool { return s.closed || s.t.h.ctx.Err() != nil }
+
+// todo gives the session's work, which may have to be begun. With the tenant's lock
+// held; do or idle must follow.
+func (s *Session) todo() *work {
+	if s.work == nil {
+		s.work = &work{names: map[string]bool{}}
+		s.work.ctx, s.work.cancel = context.WithCancel(s.t.h.ctx)
+		for _, sub := range s.subs {
+			s.work.names[sub.want.Pattern] = true
+		}
+	}
+	return s.work
+}
+
+// idle ends the work if there is nothing to do. With the tenant's lock held.
+func (s *Session) idle() bool {
+	if len(s.work.ops) > 0 && !s.closed {
+		return false
+	}
+	s.work.cancel()
+	s.work = nil
+	return true
+}
+
 // do puts op at the end of what the session has to do. With the tenant's lock held.
 func (s *Session) do(op func()) {
-	if s.closed || s.ctx.Err() != nil {
+	if s.over() {
 		return
 	}
-	s.ops = append(s.ops, op)
-	if !s.busy {
-		s.busy = true
+	todo := s.todo()
+	todo.ops = append(todo.ops, op)
+	if len(todo.ops) == 1 {
 		s.t.h.start(s.run)
 	}
 }
 
-// run is the goroutine of a session: it lives while there is something to do.
+// run is the goroutine of a session: it lives while there is something to do. What
+// is being done stays the first of ops until it is done.
 func (s *Session) run() {
 	for {
 		s.t.mu.Lock()
-		if len(s.ops) == 0 || s.closed {
-			s.ops, s.busy = nil, false
+		op := s.work.ops[0]
+		s.t.mu.Unlock()
+		op()
+		s.t.mu.Lock()
+		s.work.ops = s.work.ops[1:]
+		if s.idle() {
 			s.t.mu.Unlock()
 			return
 		}
-		op := s.ops[0]
-		s.ops = s.ops[1:]
 		s.t.mu.Unlock()
-		op()
 	}
 }
 
@@ -385,6 +453,10 @@ func (t *tenant) listOf(s *sub, grow bool) *[]*sub {
 // list makes a subscription live, unlist ends that. With mu held.
 func (t *tenant) list(s *sub) {
 	list := t.listOf(s, true)
+	if len(*list) > 0 {
+		s.want.Pattern = (*list)[0].want.Pattern // one string for all
+	}
+	s.want.Since = protocol.Cursor{}
 	s.index, s.state, s.owner = len(*list), live, true
 	*list = append(*list, s)
 	if len(*list) == 1 {
