@@ -144,7 +144,7 @@ func (c *conn) Event(e *protocol.Event, id bool) {
 func (c *conn) Retained(e *protocol.Event, id bool) {
 	defer c.lock()()
 	if !c.ended {
-		c.box.Retained(e, c.frame(), id)
+		c.box.Add(hub.RetainedEntry(e, c.frame(), id))
 		c.drain()
 	}
 }
@@ -153,7 +153,7 @@ func (c *conn) Retained(e *protocol.Event, id bool) {
 func (c *conn) Control(message []byte, id protocol.Cursor) {
 	defer c.lock()()
 	if !c.ended {
-		c.box.Control(c.queued(message), id)
+		c.box.Add(hub.ControlEntry(c.queued(message), id))
 		c.drain()
 	}
 }
@@ -162,7 +162,7 @@ func (c *conn) Control(message []byte, id protocol.Cursor) {
 func (c *conn) Heartbeat(cursor protocol.Cursor) {
 	defer c.lock()()
 	if !c.ended && !cursor.IsZero() {
-		c.box.Control(c.queued(protocol.Heartbeat{Cursor: cursor}.Encode()), cursor)
+		c.box.Add(hub.ControlEntry(c.queued(protocol.Heartbeat{Cursor: cursor}.Encode()), cursor))
 		c.drain()
 	}
 }

@@ -73,19 +73,40 @@ func (o *Outbox) Event(e *protocol.Event, frame []byte, id, behind bool) (confla
 			o.places[place] = len(o.queue)
 		}
 	}
-	o.add(Entry{Frame: frame, Event: e, Cursor: position(e, id), kind: liveEvent})
+	o.add(LiveEntry(e, frame, id))
 	return conflated, true
 }
 
-// Retained adds an event of a replay.
-func (o *Outbox) Retained(e *protocol.Event, frame []byte, id bool) {
-	o.retained++
-	o.add(Entry{Frame: frame, Event: e, Cursor: position(e, id), kind: retainedEvent})
+// Add adds an entry that counts against no budget and supersedes nothing; it can be
+// superseded if it is a live event.
+func (o *Outbox) Add(e Entry) {
+	switch e.kind {
+	case liveEvent:
+		most, bytes := o.MaxEvents, o.MaxBytes
+		o.MaxEvents, o.MaxBytes = 0, 0
+		o.Event(e.Event, e.Frame, !e.Cursor.IsZero(), false)
+		o.MaxEvents, o.MaxBytes = most, bytes
+		return
+	case retainedEvent:
+		o.retained++
+	}
+	o.add(e)
 }
 
-// Control adds a frame that is no event.
-func (o *Outbox) Control(frame []byte, position protocol.Cursor) {
-	o.add(Entry{Frame: frame, Cursor: position})
+// LiveEntry is a live event, RetainedEntry one of a replay, ControlEntry a frame
+// that is no event.
+func LiveEntry(e *protocol.Event, frame []byte, id bool) Entry {
+	return Entry{Frame: frame, Event: e, Cursor: position(e, id), kind: liveEvent}
+}
+
+// RetainedEntry: see LiveEntry.
+func RetainedEntry(e *protocol.Event, frame []byte, id bool) Entry {
+	return Entry{Frame: frame, Event: e, Cursor: position(e, id), kind: retainedEvent}
+}
+
+// ControlEntry: see LiveEntry.
+func ControlEntry(frame []byte, position protocol.Cursor) Entry {
+	return Entry{Frame: frame, Cursor: position}
 }
 
 func position(e *protocol.Event, id bool) protocol.Cursor {
@@ -159,9 +180,14 @@ func (o *Outbox) Take(out []Entry, maxBytes int) []Entry {
 	return out
 }
 
-// Drop empties the outbox.
+// Drop empties the outbox. It keeps the bounds, and the room for some entries.
 func (o *Outbox) Drop() {
-	*o = Outbox{MaxEvents: o.MaxEvents, MaxBytes: o.MaxBytes}
+	room := o.queue[:0]
+	if cap(room) > 64 {
+		room = nil
+	}
+	clear(o.queue)
+	*o = Outbox{MaxEvents: o.MaxEvents, MaxBytes: o.MaxBytes, queue: room}
 }
 
 // Len gives the frames that wait, Bytes their bytes, Replaying how many of them
@@ -174,5 +200,8 @@ func (o *Outbox) Bytes() int { return o.bytes }
 // Replaying: see Len.
 func (o *Outbox) Replaying() int { return o.retained }
 
-// Live says whether the entry is a live event.
-func (e Entry) Live() bool { return e.kind == liveEvent }
+// Live says whether the entry is a live event, Retained whether it is of a replay.
+func (e *Entry) Live() bool { return e.kind == liveEvent }
+
+// Retained: see Live.
+func (e *Entry) Retained() bool { return e.kind == retainedEvent }

@@ -105,12 +105,12 @@ func TestOutboxAgainstModel(t *testing.T) {
 			"retained": func(t *rapid.T) {
 				w := next()
 				m.queue = append(m.queue, w)
-				box.Retained(w.event, []byte(w.frame), false)
+				box.Add(hub.RetainedEntry(w.event, []byte(w.frame), false))
 			},
 			"control": func(*rapid.T) {
 				w := waiting{frame: "{}", cursor: protocol.Cursor{Epoch: "e", Seq: seq}}
 				m.queue = append(m.queue, w)
-				box.Control([]byte(w.frame), w.cursor)
+				box.Add(hub.ControlEntry([]byte(w.frame), w.cursor))
 			},
 			"take": func(t *rapid.T) {
 				n, maxBytes := rapid.IntRange(1, 40).Draw(t, "n"), rapid.IntRange(1, 60).Draw(t, "bytes")

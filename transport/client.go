@@ -23,7 +23,7 @@ type client struct {
 	// fixed before the connection is known to others
 	s        *Server
 	info     *requestInfo
-	id       string // connection_id
+	id       uuid.UUID // connection_id
 	began    time.Time
 	conn     *wire.Conn
 	session  *hub.Session  // nil: refused after the upgrade
@@ -43,7 +43,7 @@ type client struct {
 func (s *Server) newClient(r *http.Request, id *auth.Identity) *client {
 	now := time.Now()
 	return &client{
-		s: s, info: about(r), id: uuid.NewString(), began: now, pinged: now, identity: id,
+		s: s, info: about(r).kept(), id: uuid.New(), began: now, pinged: now, identity: id,
 		interval: s.limits.Heartbeat*3/4 + rand.N(s.limits.Heartbeat/4),
 	}
 }
@@ -101,7 +101,7 @@ func (c *client) start(since protocol.Cursor) bool {
 		since = protocol.Cursor{}
 	}
 	c.conn.Control(protocol.Welcome{
-		ConnectionID: c.id, TenantID: c.identity.Tenant, UserID: c.identity.User,
+		ConnectionID: c.id.String(), TenantID: c.identity.Tenant, UserID: c.identity.User,
 		ExpiresAt: c.identity.ExpiresAt, Heartbeat: int((c.s.limits.Heartbeat + time.Second - 1) / time.Second),
 	}.Encode(), since)
 	c.conn.Flush()
@@ -215,7 +215,7 @@ func (c *client) Ended() {
 	}
 	stats, transport := c.conn.Stats(), transportOf(c.conn.Encoding())
 	c.s.metrics.disconnects.WithLabelValues(transport, reason).Inc()
-	c.s.opts.Logger.Info().Str("request_id", c.info.id).Str("connection_id", c.id).Str("requester", c.info.requester).
+	c.s.opts.Logger.Info().Str("request_id", c.info.id).Stringer("connection_id", c.id).Str("requester", c.info.requester).
 		Str("transport", transport).Str("uri_path", c.info.path).Float64("seconds", time.Since(c.began).Seconds()).
 		Int("events", stats.Events).Int64("response_bytes", stats.Bytes).Str("reason", reason).Msg("connection closed")
 }

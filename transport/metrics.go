@@ -3,7 +3,9 @@ package transport
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +23,7 @@ type metrics struct {
 	published   *prometheus.CounterVec
 	publishing  *prometheus.HistogramVec
 	deliveries  *prometheus.CounterVec
-	delivering  *prometheus.HistogramVec
+	delivering  map[string]*latencies // by transport
 	conflated   prometheus.Counter
 	auth        *prometheus.CounterVec
 	requests    *prometheus.CounterVec
@@ -29,7 +31,7 @@ type metrics struct {
 }
 
 // seconds are the buckets of latencies, from 100 µs to 10 s.
-var seconds = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+var seconds = [...]float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 func newMetrics(reg *prometheus.Registry, s *Server) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -38,7 +40,7 @@ func newMetrics(reg *prometheus.Registry, s *Server) *metrics {
 		return c
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds}, labels)
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: seconds[:]}, labels)
 		reg.MustRegister(h)
 		return h
 	}
@@ -48,13 +50,18 @@ func newMetrics(reg *prometheus.Registry, s *Server) *metrics {
 		published:   counter("pushhub_published_total", "Events given for publishing, by result.", "source", "result"),
 		publishing:  histogram("pushhub_publish_seconds", "Time from a publish to its acknowledgement.", "source", "result"),
 		deliveries:  counter("pushhub_deliveries_total", "Live events written to clients.", "transport"),
-		delivering:  histogram("pushhub_delivery_seconds", "Time from an event's arrival in the log to its write to a client.", "transport"),
+		delivering:  map[string]*latencies{},
 		auth:        counter("pushhub_auth_total", "Tokens looked at, by result.", "result"),
 		requests:    counter("pushhub_http_requests_total", "HTTP requests, handshakes among them.", "route", "method", "status"),
 		requesting:  histogram("pushhub_http_request_seconds", "Time to the answer, or to the end of the handshake.", "route", "method"),
 		conflated:   prometheus.NewCounter(prometheus.CounterOpts{Name: "pushhub_conflated_total", Help: "Events superseded in the queue of a client that was behind."}),
 	}
 	reg.MustRegister(m.conflated)
+	for _, transport := range []string{"websocket", "sse"} {
+		l := newLatencies("pushhub_delivery_seconds", "Time from an event's arrival in the log to its write to a client.", prometheus.Labels{"transport": transport})
+		reg.MustRegister(l)
+		m.delivering[transport] = l
+	}
 	value := func(kind prometheus.ValueType, name, help string, get func() float64, labels prometheus.Labels) {
 		if kind == prometheus.CounterValue {
 			reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, get))
@@ -130,12 +137,43 @@ func (m *metrics) publish(source string, events int, err error, took time.Durati
 }
 
 // delivered gives what counts the live events written over a transport.
-func (m *metrics) delivered(transport string) func(*protocol.Event) {
-	count, latency := m.deliveries.WithLabelValues(transport), m.delivering.WithLabelValues(transport)
-	return func(e *protocol.Event) {
-		count.Inc()
-		latency.Observe(max(0, float64(time.Now().UnixMilli()-e.At)/1000))
+func (m *metrics) delivered(transport string) func(*protocol.Event, int) {
+	count, latency := m.deliveries.WithLabelValues(transport), m.delivering[transport]
+	return func(e *protocol.Event, connections int) {
+		count.Add(float64(connections))
+		latency.observe(max(0, float64(time.Now().UnixMilli()-e.At)/1000), connections)
 	}
+}
+
+// latencies is a histogram to which many equal values can be added at once.
+type latencies struct {
+	desc   *prometheus.Desc
+	counts [len(seconds) + 1]atomic.Uint64 // of each bucket, and beyond
+	micros atomic.Uint64                   // sum
+}
+
+func newLatencies(name, help string, labels prometheus.Labels) *latencies {
+	return &latencies{desc: prometheus.NewDesc(name, help, nil, labels)}
+}
+
+func (l *latencies) observe(value float64, n int) {
+	bucket, _ := slices.BinarySearch(seconds[:], value)
+	l.counts[bucket].Add(uint64(n))
+	l.micros.Add(uint64(value*1e6) * uint64(n))
+}
+
+// Describe implements prometheus.Collector.
+func (l *latencies) Describe(ch chan<- *prometheus.Desc) { ch <- l.desc }
+
+// Collect implements prometheus.Collector.
+func (l *latencies) Collect(ch chan<- prometheus.Metric) {
+	sum, count, buckets := float64(l.micros.Load())/1e6, uint64(0), map[float64]uint64{}
+	for i := range l.counts {
+		if count += l.counts[i].Load(); i < len(seconds) {
+			buckets[seconds[i]] = count
+		}
+	}
+	ch <- prometheus.MustNewConstHistogram(l.desc, count, sum, buckets)
 }
 
 func (m *metrics) request(route, method string, status int, took time.Duration) {

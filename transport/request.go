@@ -46,6 +46,16 @@ func (s *Server) newInfo(r *http.Request) *requestInfo {
 	return info
 }
 
+// kept gives what a connection needs of it for its life: nothing that holds on to
+// the request.
+func (i *requestInfo) kept() *requestInfo {
+	k := &requestInfo{id: strings.Clone(i.id), path: strings.Clone(i.path), requester: i.requester}
+	if k.trace = k.id; i.trace != i.id {
+		k.trace = strings.Clone(i.trace)
+	}
+	return k
+}
+
 func isRequestID(id string) bool {
 	if len(id) == 0 || len(id) > 128 {
 		return false

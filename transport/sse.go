@@ -47,7 +47,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, hijackErr)
 		return
 	}
-	c.info.accepted(http.StatusOK)
+	about(r).accepted(http.StatusOK)
 	defer leave()
 	defer c.conn.Run(nil)
 	if code := s.full(); err != nil || code != 0 {

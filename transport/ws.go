@@ -61,7 +61,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	}
 	_ = ws.CloseNow() // the handshake is done, and the socket ours
 	c := s.newClient(r, id)
-	c.info.accepted(http.StatusSwitchingProtocols)
+	about(r).accepted(http.StatusSwitchingProtocols)
 	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, nil)
 	defer c.conn.Run(take.early)
 	if err != nil {

@@ -28,7 +28,7 @@ func BenchmarkFanOut(b *testing.B) {
 				l := &link{t: b, direct: path.direct}
 				l.open(usual, func(o *setup) {
 					o.MaxEvents, o.MaxBytes = 256, 1<<20
-					o.Delivered = func(*protocol.Event) { left.Done() }
+					o.Delivered = func(_ *protocol.Event, n int) { left.Add(-n) }
 				})
 				conns[i] = l.conn
 				readers.Go(func() { _, _ = io.Copy(io.Discard, l.far) })

@@ -12,7 +12,6 @@ package wire
 import (
 	"context"
 	"io"
-	"math"
 	"net"
 	"sync"
 	"time"
@@ -28,10 +27,10 @@ type Options struct {
 	MaxEvents  int           // live events that may wait while the client is behind; 0: no bound
 	MaxBytes   int           // their bytes; a little more may wait of answers and other control messages
 	Stall      time.Duration // a write that makes no progress for so long ends the connection; 0: never
-	// Delivered is called for each live event that was written completely, and
-	// Conflated when an event superseded another. They only count: they are
-	// called under the Conn's lock.
-	Delivered func(e *protocol.Event)
+	// Delivered is called when a live event was written completely to so many
+	// connections, and Conflated when an event superseded another. They only count:
+	// they are called under a Conn's lock.
+	Delivered func(e *protocol.Event, connections int)
 	Conflated func()
 }
 
@@ -80,10 +79,10 @@ type Conn struct {
 
 	gen int32 // guarded by poller.mu: see there
 
-	in input // owned by who reads
+	in *input // owned by who reads; nil unless the client is in the midst of something
 
 	mu      sync.Mutex
-	out     hub.Outbox
+	out     box
 	flight  []hub.Entry // taken from out, not completely written
 	part    int         // bytes of flight[0] that are written
 	control int         // what control frames cost that are not completely written
@@ -95,9 +94,8 @@ type Conn struct {
 	dueAt    int64         // turn of the wheel that counts; 0: none
 	touched  time.Duration // by the engine's clock: when something was queued last that moves the position
 	heard    time.Duration // when the client sent something last
-	progress time.Duration // when the socket last took something before it was full
+	progress time.Duration // when the socket last took something before it was full; without a shard, when a write began
 	lingers  time.Duration // when an ending connection is aborted
-	since    time.Time     // when somebody began to write; void unless writing, or with a shard
 
 	code    protocol.CloseCode // why the hub closed it; 0: it did not
 	queued  bool               // the shard will come
@@ -150,28 +148,14 @@ func (c *Conn) Event(e *protocol.Event, id bool) {
 	}
 	frame := e.Frame(enc)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ending {
-		return
+	if !c.ending {
+		if c.out.event(e, frame, id, c.behind(), c.opts) {
+			c.touched = c.e.clock()
+		} else {
+			c.end(protocol.SlowConsumer)
+		}
 	}
-	behind := c.behind()
-	c.out.MaxEvents, c.out.MaxBytes = c.opts.MaxEvents, c.opts.MaxBytes
-	if !behind {
-		c.out.MaxEvents, c.out.MaxBytes = 0, 0
-	}
-	conflated, ok := c.out.Event(e, frame, id, behind)
-	if !ok { // it queued more than that before it proved to be behind
-		c.conflate()
-		conflated, ok = c.out.Event(e, frame, id, behind)
-	}
-	if !ok {
-		c.end(protocol.SlowConsumer)
-		return
-	}
-	if conflated {
-		c.opts.Conflated()
-	}
-	c.touched = c.e.clock()
+	c.mu.Unlock()
 }
 
 // Encoding gives how events are framed here.
@@ -189,26 +173,7 @@ func (c *Conn) behind() bool {
 	if c.shard != nil {
 		return c.blocked
 	}
-	return c.writing && time.Since(c.since) > burst
-}
-
-// conflate supersedes among what waits. With mu held.
-func (c *Conn) conflate() {
-	all := c.out.Take(make([]hub.Entry, 0, c.out.Len()), math.MaxInt)
-	c.out.MaxEvents, c.out.MaxBytes = 0, 0
-	for _, e := range all {
-		switch id := !e.Cursor.IsZero(); {
-		case e.Live():
-			if conflated, _ := c.out.Event(e.Event, e.Frame, id, true); conflated {
-				c.opts.Conflated()
-			}
-		case e.Event != nil:
-			c.out.Retained(e.Event, e.Frame, id)
-		default:
-			c.out.Control(e.Frame, e.Cursor)
-		}
-	}
-	c.out.MaxEvents, c.out.MaxBytes = c.opts.MaxEvents, c.opts.MaxBytes
+	return c.writing && time.Since(c.e.start)-c.progress > burst
 }
 
 // Retained implements hub.Sink.
@@ -221,7 +186,7 @@ func (c *Conn) Retained(e *protocol.Event, id bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ending {
-		c.out.Retained(e, frame, id)
+		c.out.add(hub.RetainedEntry(e, frame, id))
 		c.touched = c.e.clock()
 	}
 }
@@ -259,7 +224,7 @@ func (c *Conn) raw(frame []byte, position protocol.Cursor) {
 		c.end(protocol.SlowConsumer) // it asks and asks, and does not read the answers
 		return
 	}
-	c.out.Control(frame, position)
+	c.out.add(hub.ControlEntry(frame, position))
 	if !position.IsZero() {
 		c.touched = c.e.clock()
 	}
@@ -284,7 +249,7 @@ func (c *Conn) Silent() time.Duration {
 func (c *Conn) Waiting() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.Bytes()
+	return c.out.bytes()
 }
 
 // Stats gives what was written so far.
@@ -298,7 +263,7 @@ func (c *Conn) Stats() Stats {
 func (c *Conn) Room(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		if c.ending || c.out.Replaying() == 0 {
+		if c.ending || c.out.replaying() == 0 {
 			c.mu.Unlock()
 			return ctx.Err()
 		}
@@ -332,7 +297,7 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 		return
 	}
 	c.ending, c.code, c.lastly = true, code, true
-	c.out.Drop()
+	c.out.drop()
 	position := c.reached
 	for i := range c.flight { // it is written before bye
 		if !c.flight[i].Cursor.IsZero() {
@@ -340,7 +305,7 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 		}
 	}
 	for _, frame := range append(last, c.peer.Bye(code, position)) {
-		c.out.Control(frame, protocol.Cursor{})
+		c.out.add(hub.ControlEntry(frame, protocol.Cursor{}))
 	}
 	c.roomy()
 	c.expect()
@@ -363,7 +328,7 @@ func (c *Conn) finish(frame []byte) {
 		return
 	}
 	c.left, c.ending, c.lastly = true, true, true
-	c.out.Control(frame, protocol.Cursor{})
+	c.out.add(hub.ControlEntry(frame, protocol.Cursor{}))
 	c.roomy()
 	c.expect()
 	c.mu.Unlock()
@@ -383,7 +348,7 @@ func (c *Conn) abort() {
 		return
 	}
 	c.closed, c.ending = true, true
-	c.out.Drop()
+	c.out.drop()
 	if !c.writing {
 		c.flight = nil
 	}

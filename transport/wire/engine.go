@@ -106,9 +106,11 @@ func (s *shard) run() {
 			c.put(&s.scratch)
 			batch[i] = nil
 			if i%yield == yield-1 {
+				s.scratch.tally.report()
 				runtime.Gosched()
 			}
 		}
+		s.scratch.tally.report()
 		if cap(batch) > 1<<16 {
 			batch = nil
 		}

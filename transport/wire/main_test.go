@@ -129,7 +129,7 @@ func options(c *counts) setup {
 	return setup{
 		Options: wire.Options{
 			Encoding:  protocol.SSE,
-			Delivered: func(*protocol.Event) { c.delivered.Add(1) },
+			Delivered: func(_ *protocol.Event, n int) { c.delivered.Add(int64(n)) },
 			Conflated: func() { c.conflated.Add(1) },
 		},
 		bye: func(code protocol.CloseCode, position protocol.Cursor) []byte {

@@ -85,14 +85,18 @@ func (c *Conn) rest(buf []byte) {
 // consume takes what the client sent. It is false when a message is handled by a
 // goroutine of its own, which then goes on reading; with wait it is handled here.
 func (c *Conn) consume(p []byte, wait bool) bool {
+	in := c.in
+	if in == nil {
+		in = new(input)
+	}
 	for c.listens() {
-		s, rest, err := c.in.next(p, c.opts.MaxMessage)
+		s, rest, err := in.next(p, c.opts.MaxMessage)
 		if err == errWhole {
-			return true
+			break
 		}
 		if err != nil {
 			c.violated(err)
-			return true
+			break
 		}
 		p = rest
 		switch s.op {
@@ -106,15 +110,18 @@ func (c *Conn) consume(p []byte, wait bool) bool {
 			} else {
 				c.finish(appendClose(nil, status))
 			}
-			return true
 		default:
 			if !wait {
-				c.in.rest = bytes.Clone(p)
+				in.rest = bytes.Clone(p)
+				c.in = in
 				go c.handle(bytes.Clone(s.data))
 				return false
 			}
 			c.hand(s.data)
 		}
+	}
+	if c.in = in; in.empty() {
+		c.in = nil
 	}
 	return true
 }

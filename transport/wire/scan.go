@@ -99,6 +99,9 @@ type input struct {
 	kind    byte   // text or binary while a message goes on
 }
 
+// empty says whether it has nothing to remember.
+func (in *input) empty() bool { return len(in.rest) == 0 && in.kind == 0 }
+
 // said is one thing that a client sends: a control frame with its payload, or a
 // message with all its frames as they came.
 type said struct {

@@ -13,12 +13,37 @@ import (
 type scratch struct {
 	entries [batchFrames]hub.Entry
 	frames  [batchFrames][]byte
+	tally   tally
+}
+
+// tally counts deliveries until they are reported together: of an event that goes
+// to many, all that are written in a row.
+type tally struct {
+	opts  *Options
+	event *protocol.Event
+	n     int
+}
+
+func (t *tally) add(opts *Options, e *protocol.Event) {
+	if t.event != e || t.opts != opts {
+		t.report()
+		t.opts, t.event = opts, e
+	}
+	t.n++
+}
+
+// report: the counts are exact after it.
+func (t *tally) report() {
+	if t.n > 0 {
+		t.opts.Delivered(t.event, t.n)
+		t.opts, t.event, t.n = nil, nil, 0
+	}
 }
 
 // Flush implements hub.Sink.
 func (c *Conn) Flush() {
 	c.mu.Lock()
-	if c.queued || c.writing || c.full || c.closed || c.out.Len() == 0 && len(c.flight) == 0 {
+	if c.queued || c.writing || c.full || c.closed || c.out.len() == 0 && len(c.flight) == 0 {
 		c.mu.Unlock()
 		return
 	}
@@ -28,7 +53,7 @@ func (c *Conn) Flush() {
 		c.shard.push(c)
 		return
 	}
-	c.writing, c.since = true, time.Now()
+	c.writing, c.progress = true, time.Since(c.e.start)
 	c.mu.Unlock()
 	go c.write()
 }
@@ -49,57 +74,60 @@ func (c *Conn) writable() {
 // shard only.
 func (c *Conn) put(s *scratch) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.queued = false
-	if c.full || c.closed {
-		return
-	}
-	c.writing = true
-	defer func() {
+	if !c.full && !c.closed {
+		c.writing = true
+		c.pour(s)
 		c.writing = false
 		c.release()
-	}()
-	for round := 0; ; round++ {
-		if round == 4 && !c.closed { // others have their turn
-			c.queued = true
-			c.shard.push(c)
-			return
-		}
+	}
+	c.mu.Unlock()
+}
+
+// rounds is how many writes one connection gets before others have their turn.
+const rounds = 4
+
+// pour is put with mu held, but not while it writes.
+func (c *Conn) pour(s *scratch) {
+	for range rounds {
 		if !c.gather(s) {
-			break
+			c.blocked = false
+			if c.lastly && !c.closed {
+				c.lastly = false
+				if c.code == 0 || closeWrite(c.fd) != nil { // who was closed by the hub closes now, or its time is over
+					c.abort()
+				}
+			}
+			return
 		}
 		c.edge = false
 		frames := s.frames[:len(c.flight)]
 		c.mu.Unlock()
 		n, err := writeSocket(c.fd, frames)
 		c.mu.Lock()
-		if err != nil {
+		c.written(n, &s.tally)
+		switch {
+		case err != nil:
 			c.flight = nil
 			c.abort()
 			return
-		}
-		c.written(n)
-		if len(c.flight) == 0 {
+		case len(c.flight) == 0:
 			continue
-		}
-		if c.closed {
+		case c.closed:
 			return
 		}
 		c.flight, c.blocked = slices.Clone(c.flight), true // the scratch is for others now
 		if !c.edge {
-			c.full, c.progress = true, c.e.clock()
+			c.full, c.progress = true, time.Since(c.e.start)
 			if c.opts.Stall > 0 {
 				c.wake(c.progress + c.opts.Stall)
 			}
 			return
 		}
 	}
-	c.blocked = false
-	if c.lastly && !c.closed {
-		c.lastly = false
-		if c.code == 0 || closeWrite(c.fd) != nil { // who was closed by the hub closes now, or its time is over
-			c.abort()
-		}
+	if !c.closed {
+		c.queued = true
+		c.shard.push(c)
 	}
 }
 
@@ -107,12 +135,12 @@ func (c *Conn) put(s *scratch) {
 // flight, and its bytes to s.frames. With mu held.
 func (c *Conn) gather(s *scratch) bool {
 	if len(c.flight) == 0 {
-		if c.closed || c.out.Len() == 0 {
+		if c.closed || c.out.len() == 0 {
 			c.flight = nil
 			return false
 		}
-		c.flight, c.part = c.out.Take(s.entries[:0], batchBytes), 0
-		if c.out.Replaying() == 0 {
+		c.flight, c.part = c.out.take(s.entries[:0], batchBytes), 0
+		if c.out.replaying() == 0 {
 			c.roomy()
 		}
 	}
@@ -124,7 +152,7 @@ func (c *Conn) gather(s *scratch) bool {
 }
 
 // written accounts for n more bytes of flight. With mu held.
-func (c *Conn) written(n int) {
+func (c *Conn) written(n int, t *tally) {
 	c.stats.Bytes += int64(n)
 	n += c.part
 	c.part = 0
@@ -144,7 +172,7 @@ func (c *Conn) written(n int) {
 		} else {
 			c.stats.Events++
 			if e.Live() {
-				c.opts.Delivered(e.Event)
+				t.add(c.opts, e.Event)
 			}
 		}
 	}
@@ -162,7 +190,8 @@ func (c *Conn) write() {
 		c.mu.Unlock()
 		n, err := c.send(frames)
 		c.mu.Lock()
-		c.written(n)
+		c.written(n, &s.tally)
+		s.tally.report()
 		c.blocked = len(c.flight) > 0
 		if err != nil {
 			if te, ok := err.(net.Error); ok && te.Timeout() {
