@@ -21,12 +21,12 @@ type noSink struct {
 
 func newNoSink() *noSink { return &noSink{subscribed: make(chan struct{}, 1)} }
 
-func (s *noSink) Event(*protocol.Event, bool)     { s.events.Add(1) }
-func (s *noSink) Retained(*protocol.Event, bool)  { s.events.Add(1) }
-func (s *noSink) Heartbeat(protocol.Cursor)       {}
-func (s *noSink) Flush()                          {}
-func (s *noSink) Room(ctx context.Context) error  { return ctx.Err() }
-func (s *noSink) Control([]byte, protocol.Cursor) { s.subscribed <- struct{}{} }
+func (s *noSink) Event(*protocol.Event, bool) bool { s.events.Add(1); return true }
+func (s *noSink) Retained(*protocol.Event, bool)   { s.events.Add(1) }
+func (s *noSink) Heartbeat(protocol.Cursor)        {}
+func (s *noSink) Flush()                           {}
+func (s *noSink) Room(ctx context.Context) error   { return ctx.Err() }
+func (s *noSink) Control([]byte, protocol.Cursor)  { s.subscribed <- struct{}{} }
 
 // crowd opens sessions that are live on a pattern.
 func crowd(tb testing.TB, h *hub.Hub, n int, pattern func(i int) string) []*noSink {

@@ -118,10 +118,10 @@ func (c *conn) queued(m []byte) []byte {
 func (c *conn) frame() []byte { return c.queued(nil) }
 
 // Event implements hub.Sink.
-func (c *conn) Event(e *protocol.Event, id bool) {
+func (c *conn) Event(e *protocol.Event, id bool) (flush bool) {
 	defer c.lock()()
 	if c.ended {
-		return
+		return false
 	}
 	key := e.Topic + " " + e.Key
 	conflated, _ := c.box.Event(e, c.frame(), id, c.slow)
@@ -138,6 +138,7 @@ func (c *conn) Event(e *protocol.Event, id bool) {
 		c.waiting[key] = c.c.w.numbers[e.Cursor]
 	}
 	c.drain()
+	return true
 }
 
 // Retained implements hub.Sink.

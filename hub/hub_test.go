@@ -45,7 +45,7 @@ func (s *sink) event(kind string, e *protocol.Event, id bool) {
 	s.add(fmt.Sprintf("%s %s %d", kind, e.Topic, e.Cursor.Seq), c)
 }
 
-func (s *sink) Event(e *protocol.Event, id bool)          { s.event("live", e, id) }
+func (s *sink) Event(e *protocol.Event, id bool) bool     { s.event("live", e, id); return true }
 func (s *sink) Retained(e *protocol.Event, id bool)       { s.event("kept", e, id) }
 func (s *sink) Control(message []byte, c protocol.Cursor) { s.add(string(message), c) }
 func (s *sink) Heartbeat(c protocol.Cursor)               { s.add("heartbeat", c) }

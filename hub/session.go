@@ -18,7 +18,8 @@ type Sink interface {
 	// Event queues a live event. It counts against the client's budget, and may
 	// be superseded while the client is behind. With id false its cursor is no
 	// position from which the client could resume everything that it subscribed.
-	Event(e *protocol.Event, id bool)
+	// flush says whether Flush has to be called for it: else it goes out by itself.
+	Event(e *protocol.Event, id bool) (flush bool)
 	// Retained queues an event of a replay, which does not count.
 	Retained(e *protocol.Event, id bool)
 	// Control queues a message that is no event. A client may resume from id; a
@@ -60,17 +61,14 @@ func DefaultLast(pattern string) int {
 // with its subscriptions is done in the order in which it was asked, one after
 // the other; the answers come through the Sink.
 type Session struct {
-	// fixed after construction
-	t    *tenant
-	sink Sink
-
-	// guarded by t.mu
-	subs    subs
-	seen    *protocol.Event // the newest live event queued, so that none goes twice
-	work    *work           // nil: there is nothing to do
-	pending int             // Subscribes and catch-ups that are not done
+	sink    Sink            // fixed after construction
+	seen    *protocol.Event // guarded by t.mu, as all that follows is: the newest live event queued, so that none goes twice
+	pending int32           // Subscribes and catch-ups that are not done
 	ids     bool            // a position of the whole session was sent, as with subscribed
 	closed  bool
+	work    *work // nil: there is nothing to do
+	subs    subs
+	t       *tenant // fixed after construction
 }
 
 // work is what a session is about to do. It goes when that is done: most sessions
@@ -134,13 +132,17 @@ func (s *sub) matches(topic string) bool {
 	return protocol.Match(s.want.Pattern, topic) && !s.hides(topic)
 }
 
-func (s *sub) queue(e *protocol.Event, dirty *[]Sink) {
-	if s.session.seen == e || s.hides(e.Topic) {
-		return
+// queue gives a live event to the session, unless it has it: then it is false.
+func (s *sub) queue(e *protocol.Event, dirty *[]Sink) bool {
+	session := s.session
+	if session.seen == e || s.hides(e.Topic) {
+		return false
 	}
-	s.session.seen = e
-	s.session.sink.Event(e, s.session.pending == 0 || s.session.t.h.off.has(ruleIDs))
-	*dirty = append(*dirty, s.session.sink)
+	session.seen = e
+	if session.sink.Event(e, session.pending == 0 || session.t.h.off.has(ruleIDs)) {
+		*dirty = append(*dirty, session.sink)
+	}
+	return true
 }
 
 // Subscribe adds topics and patterns. The session's Sink gets the gaps, the

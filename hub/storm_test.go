@@ -28,7 +28,7 @@ type counter struct {
 
 func newCounter() *counter { return &counter{last: map[string]uint64{}, done: make(chan struct{})} }
 
-func (c *counter) Event(e *protocol.Event, _ bool) {
+func (c *counter) Event(e *protocol.Event, _ bool) (flush bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.events++
@@ -36,7 +36,9 @@ func (c *counter) Event(e *protocol.Event, _ bool) {
 		c.disorder = fmt.Errorf("%s %d after %d", e.Topic, e.Cursor.Seq, c.last[e.Topic])
 	}
 	c.last[e.Topic] = e.Cursor.Seq
+	return false
 }
+
 func (c *counter) Retained(e *protocol.Event, id bool) { c.Event(e, id) }
 func (c *counter) Control(m []byte, _ protocol.Cursor) {
 	if len(m) > 8 && string(m[:8]) == `{"op":"s` {

@@ -204,17 +204,19 @@ func (t *tenant) take(e *protocol.Event, dirty *[]Sink) bool {
 
 // deliver queues e for every session that is live on it, once each.
 func (t *tenant) deliver(e *protocol.Event, dirty *[]Sink) {
-	before := len(*dirty)
+	n := int64(0)
 	queue := func(subs []*sub) {
 		for _, s := range subs {
-			s.queue(e, dirty)
+			if s.queue(e, dirty) {
+				n++
+			}
 		}
 	}
 	if subs := t.exact[e.Topic]; subs != nil {
 		queue(*subs)
 	}
 	t.wild.match(e.Topic, queue)
-	t.h.stats.Deliveries.Add(int64(len(*dirty) - before))
+	t.h.stats.Deliveries.Add(n)
 }
 
 // keep is the goroutine of the tenant: it recovers and verifies, until shut.

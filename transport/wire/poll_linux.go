@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,14 +53,14 @@ func (p *poller) add(c *Conn) error {
 	p.mu.Lock()
 	p.gen++
 	gen := p.gen
-	for len(p.conns) <= c.fd {
+	for len(p.conns) <= int(c.fd) {
 		p.conns = append(p.conns, nil)
 	}
 	p.conns[c.fd] = c
 	c.gen = gen
 	p.mu.Unlock()
-	ev := unix.EpollEvent{Events: edges, Fd: int32(c.fd), Pad: gen}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, c.fd, &ev))
+	ev := unix.EpollEvent{Events: edges, Fd: c.fd, Pad: gen}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(c.fd), &ev))
 }
 
 // forget is called before the descriptor of c is closed, which ends its
@@ -67,7 +68,7 @@ func (p *poller) add(c *Conn) error {
 func (p *poller) forget(c *Conn) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.fd < len(p.conns) && p.conns[c.fd] == c {
+	if int(c.fd) < len(p.conns) && p.conns[c.fd] == c {
 		p.conns[c.fd] = nil
 	}
 }
@@ -150,20 +151,30 @@ func readSocket(fd int, p []byte) (n int, again bool, err error) {
 	}
 }
 
-// writeSocket writes what the socket takes now, 0 if it is full.
-func writeSocket(fd int, frames [][]byte) (n int, err error) {
-	for {
-		if len(frames) == 1 {
-			n, err = unix.Write(fd, frames[0])
-		} else {
-			n, err = unix.Writev(fd, frames)
+// vector is how the kernel wants to be told of several frames.
+type vector [batchFrames]unix.Iovec
+
+// writeSocket writes what the socket takes now, 0 if it is full. It does not block,
+// so the scheduler is not told of it.
+func writeSocket(fd int, frames [][]byte, v *vector) (int, error) {
+	trap, base, length := uintptr(unix.SYS_WRITE), unsafe.Pointer(unsafe.SliceData(frames[0])), len(frames[0])
+	if len(frames) > 1 {
+		for i, f := range frames {
+			v[i].Base = unsafe.SliceData(f)
+			v[i].SetLen(len(f))
 		}
-		switch err {
+		trap, base, length = unix.SYS_WRITEV, unsafe.Pointer(v), len(frames)
+	}
+	for {
+		n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(base), uintptr(length))
+		switch errno {
+		case 0:
+			return int(n), nil
 		case unix.EINTR:
 			continue
 		case unix.EAGAIN:
 			return 0, nil
 		}
-		return max(n, 0), err
+		return 0, errno
 	}
 }

@@ -10,6 +10,8 @@ import (
 // poller is not to be had on this system: every Conn has goroutines of its own.
 type poller struct{}
 
+type vector struct{}
+
 var errNoPoller = errors.New("no sockets of the engine's own on this system")
 
 func newPoller() *poller                                    { return nil }
@@ -21,4 +23,4 @@ func takeOver(*net.TCPConn) (int, error)                    { return -1, errNoPo
 func closeSocket(int)                                       {}
 func closeWrite(int) error                                  { return errNoPoller }
 func readSocket(int, []byte) (n int, again bool, err error) { return 0, false, errNoPoller }
-func writeSocket(int, [][]byte) (int, error)                { return 0, errNoPoller }
+func writeSocket(int, [][]byte, *vector) (int, error)       { return 0, errNoPoller }

@@ -66,7 +66,7 @@ func (c *Conn) rest(buf []byte) {
 	for c.more && !c.closed {
 		c.more = false
 		c.mu.Unlock()
-		n, again, err := readSocket(c.fd, buf)
+		n, again, err := readSocket(int(c.fd), buf)
 		going := n == 0 || c.consume(buf[:n], false)
 		c.mu.Lock()
 		if n > 0 { // the poller speaks up when more comes, but for the end that it told already

@@ -13,6 +13,7 @@ import (
 type scratch struct {
 	entries [batchFrames]hub.Entry
 	frames  [batchFrames][]byte
+	vector  vector
 	tally   tally
 }
 
@@ -43,19 +44,30 @@ func (t *tally) report() {
 // Flush implements hub.Sink.
 func (c *Conn) Flush() {
 	c.mu.Lock()
-	if c.queued || c.writing || c.full || c.closed || c.out.len() == 0 && len(c.flight) == 0 {
+	if c.shard != nil {
+		push := c.turn()
 		c.mu.Unlock()
+		if push {
+			c.shard.push(c)
+		}
 		return
 	}
-	if c.shard != nil {
-		c.queued = true
+	if c.writing || c.closed || c.out.len() == 0 && len(c.flight) == 0 {
 		c.mu.Unlock()
-		c.shard.push(c)
 		return
 	}
 	c.writing, c.progress = true, time.Since(c.e.start)
 	c.mu.Unlock()
 	go c.write()
+}
+
+// turn says whether the shard has to be told that something waits. With mu held.
+func (c *Conn) turn() bool {
+	if c.shard == nil || c.queued || c.writing || c.full || c.closed || c.out.len() == 0 && len(c.flight) == 0 {
+		return false
+	}
+	c.queued = true
+	return true
 }
 
 // writable is called by the poller: the socket was full and takes more, perhaps.
@@ -94,7 +106,7 @@ func (c *Conn) pour(s *scratch) {
 			c.blocked = false
 			if c.lastly && !c.closed {
 				c.lastly = false
-				if c.code == 0 || closeWrite(c.fd) != nil { // who was closed by the hub closes now, or its time is over
+				if c.code == 0 || closeWrite(int(c.fd)) != nil { // who was closed by the hub closes now, or its time is over
 					c.abort()
 				}
 			}
@@ -103,7 +115,7 @@ func (c *Conn) pour(s *scratch) {
 		c.edge = false
 		frames := s.frames[:len(c.flight)]
 		c.mu.Unlock()
-		n, err := writeSocket(c.fd, frames)
+		n, err := writeSocket(int(c.fd), frames, &s.vector)
 		c.mu.Lock()
 		c.written(n, &s.tally)
 		switch {
@@ -154,12 +166,12 @@ func (c *Conn) gather(s *scratch) bool {
 // written accounts for n more bytes of flight. With mu held.
 func (c *Conn) written(n int, t *tally) {
 	c.stats.Bytes += int64(n)
-	n += c.part
+	n += int(c.part)
 	c.part = 0
 	for i := range c.flight {
 		e := &c.flight[i]
 		if n < len(e.Frame) {
-			c.part = n
+			c.part = int32(n)
 			c.flight = c.flight[i:]
 			return
 		}
@@ -168,7 +180,7 @@ func (c *Conn) written(n int, t *tally) {
 			c.reached = e.Cursor
 		}
 		if e.Event == nil {
-			c.control -= frameCost + len(e.Frame)
+			c.control -= int32(frameCost + len(e.Frame))
 		} else {
 			c.stats.Events++
 			if e.Live() {
@@ -205,7 +217,7 @@ func (c *Conn) write() {
 	c.writing, c.blocked = false, false
 	if c.lastly && !c.closed {
 		c.lastly = false
-		go c.shut(c.code)
+		go c.shut(protocol.CloseCode(c.code))
 	}
 }
 
