@@ -127,6 +127,7 @@ func TestCloseHandshake(t *testing.T) {
 			l.say(frame(0x88, payload), text("after"))
 			l.hears(want)
 			l.end()
+			require.NoError(t, l.far.Close())
 			<-l.conn.Done()
 			require.Empty(t, got)
 			if len(payload) == 1 || strings.HasSuffix(payload, "\xff") {
