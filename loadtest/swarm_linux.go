@@ -1,0 +1,680 @@
+package loadtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+// SwarmConfig is what a swarm consists of.
+type SwarmConfig struct {
+	Addr    string   // IPv4 address and port of the server
+	Peer    *Peer    // how it is spoken to
+	Clients int      // how many
+	SSE     float64  // share of them that use SSE; the others use WebSocket
+	Topics  []string // by number
+	// TopicsOf gives the numbers of a client's topics; nil: client i has i mod len(Topics).
+	TopicsOf func(client int) []uint32
+	Tokens   []string // of each client; nil for none
+	Keyed    bool     // events carry a conflation key
+	Inflight int      // handshakes at a time; 64 unless given
+	Buffer   int      // SO_RCVBUF of each client in bytes; 0 leaves the system's
+}
+
+type state uint8
+
+const (
+	idle       state = iota // not connected, and no wish to be
+	waiting                 // in line to connect
+	connecting              // the socket is being connected
+	upgrading               // the request is sent
+	opened                  // the answer has come, "subscribed" has not
+	ready                   // subscribed
+	closed                  // the server ended it
+	failed                  // it was refused
+)
+
+// A client is one connection and what survives it.
+type client struct {
+	partial []byte // the start of a message whose rest has not come
+	whole   []byte // the fragments of a message so far
+	cursor  []byte // of the newest event, to resume from
+	began   int64  // when the last connect began
+	fd      int32  // -1 without a socket
+	life    int32  // counts sockets, so that a late wake-up is recognized
+	first   int32  // the first of its subscriptions
+	count   int32  // how many they are
+	body    chunks
+	state   state
+	sse     bool
+	chunked bool
+	stalled bool // does not read
+	missed  bool // stalled, and was woken
+}
+
+// A Swarm is many clients of one server on one thread.
+type Swarm struct {
+	// Fixed after construction.
+	config SwarmConfig
+	find   []byte
+	echo   []byte
+	epoll  int
+	wake   int // an eventfd
+	done   chan struct{}
+
+	// Owned by the loop.
+	clients  []client
+	subs     []subscription
+	ledger   *ledger
+	buffer   []byte
+	events   []unix.EpollEvent
+	queue    []int32 // clients in line to connect
+	inflight int
+	states   [failed + 1]int
+	errors   map[string]int // why handshakes failed and connections ended
+	latency  *recorder
+	resume   bool // keep cursors
+	ticked   int64
+	stop     bool
+
+	mu      sync.Mutex // guards calls
+	calls   []func()
+	changed chan struct{} // capacity 1; told when a handshake ends; never closed
+}
+
+// NewSwarm makes the clients, unconnected. Close ends it.
+func NewSwarm(config SwarmConfig) (*Swarm, error) {
+	if config.Inflight == 0 {
+		config.Inflight = 64
+	}
+	if err := raiseFiles(config.Clients); err != nil {
+		return nil, err
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		_ = unix.Close(epoll)
+		return nil, err
+	}
+	s := &Swarm{
+		config: config, find: config.Peer.find(), echo: []byte(config.Peer.Echo),
+		epoll: epoll, wake: wake, done: make(chan struct{}),
+		clients: make([]client, config.Clients),
+		ledger:  newLedger(config.Keyed),
+		buffer:  make([]byte, 256<<10+maxMessage),
+		events:  make([]unix.EpollEvent, 1024),
+		errors:  map[string]int{},
+		latency: newRecorder(),
+		changed: make(chan struct{}, 1),
+	}
+	for i := range s.clients {
+		c := &s.clients[i]
+		c.fd, c.first = -1, int32(len(s.subs))
+		// The transports are spread evenly over the clients, whatever their topics.
+		c.sse = int(float64(i+1)*config.SSE+1e-9) > int(float64(i)*config.SSE+1e-9)
+		for _, k := range s.topicsOf(i) {
+			s.subs = append(s.subs, subscription{topic: k})
+			c.count++
+		}
+	}
+	s.states[idle] = config.Clients
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}); err != nil {
+		_, _ = unix.Close(epoll), unix.Close(wake)
+		return nil, err
+	}
+	go s.loop()
+	return s, nil
+}
+
+func (s *Swarm) topicsOf(i int) []uint32 {
+	if s.config.TopicsOf != nil {
+		return s.config.TopicsOf(i)
+	}
+	return []uint32{uint32(i % len(s.config.Topics))}
+}
+
+// Connect connects every client that is not, resuming where it has a cursor, and
+// waits until each is subscribed or has failed.
+func (s *Swarm) Connect(ctx context.Context) error {
+	s.do(func() {
+		for i := range s.clients {
+			if c := &s.clients[i]; c.state == idle || c.state == closed {
+				s.enter(c, waiting)
+				s.queue = append(s.queue, int32(i))
+			}
+		}
+		s.connectNext()
+	})
+	for {
+		var left, bad int
+		var why string
+		s.do(func() {
+			left = s.states[waiting] + s.inflight
+			bad = s.states[failed]
+			why = s.worst()
+		})
+		if left == 0 {
+			if bad > 0 {
+				return fmt.Errorf("%d of %d clients were refused: %s", bad, len(s.clients), why)
+			}
+			return nil
+		}
+		select {
+		case <-s.changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%d clients are not connected: %w", left, context.Cause(ctx))
+		}
+	}
+}
+
+// worst is the most frequent of the errors.
+func (s *Swarm) worst() (why string) {
+	n := 0
+	for e, count := range s.errors {
+		if count > n {
+			n, why = count, e
+		}
+	}
+	return why
+}
+
+// Disconnect closes the sockets of a share of the connected clients, all for 1.
+// They stay without until the next Connect.
+func (s *Swarm) Disconnect(share float64) (n int) {
+	s.do(func() {
+		s.resume = true
+		each := share
+		for i := range s.clients {
+			c := &s.clients[i]
+			if each += share; c.fd < 0 || each < 1 {
+				continue
+			}
+			for each >= 1 {
+				each--
+			}
+			s.hangUp(c, idle)
+			n++
+		}
+	})
+	return n
+}
+
+// KeepCursors makes clients remember where to resume. Call it before events flow.
+func (s *Swarm) KeepCursors() { s.do(func() { s.resume = true }) }
+
+// Stall makes a share of the clients stop reading, evenly spread; 0 lets all read.
+// It gives how many stall.
+func (s *Swarm) Stall(share float64) (n int) {
+	s.do(func() {
+		for i := range s.clients {
+			c := &s.clients[i]
+			c.stalled = int(float64(i+1)*share+1e-9) > int(float64(i)*share+1e-9)
+			if c.stalled {
+				n++
+			} else if c.missed {
+				c.missed = false
+				s.drain(c, true)
+			}
+		}
+	})
+	return n
+}
+
+// Snapshot is what clients have seen so far.
+type Snapshot struct {
+	At     int64 // ns
+	Ready  int
+	Closed int // by the server
+	Counts Counts
+	Behind int // ready clients that do not have the newest event of each topic
+}
+
+// Snapshot compares with the newest n published of each topic; nil: none.
+func (s *Swarm) Snapshot(published []uint64) (snap Snapshot) {
+	s.do(func() {
+		snap = Snapshot{At: now(), Ready: s.states[ready], Closed: s.states[closed], Counts: s.ledger.counts}
+		for i := range s.clients {
+			c := &s.clients[i]
+			if published == nil || c.state != ready || c.stalled {
+				continue
+			}
+			for _, sub := range s.subs[c.first : c.first+c.count] {
+				if sub.last < published[sub.topic] {
+					snap.Behind++
+					break
+				}
+			}
+		}
+	})
+	return snap
+}
+
+// Measure sets the interval in which events must have been due to count for the
+// latencies, ns of the clock; it forgets those recorded before.
+func (s *Swarm) Measure(from, to int64) { s.do(func() { s.latency.window(from, to) }) }
+
+// Uncertain notes that an event may or may not have been published.
+func (s *Swarm) Uncertain(topic uint32, n uint64) { s.ledger.uncertain(topic, n) }
+
+// Settle enters in the ledger what has not come by now, and gives the outcome.
+// published is as in Snapshot.
+//
+// It is the last word of a swarm: only Close may follow.
+func (s *Swarm) Settle(published []uint64) (out Outcome) {
+	s.do(func() {
+		for i := range s.clients {
+			c := &s.clients[i]
+			if c.state == failed {
+				continue
+			}
+			for j := c.first; j < c.first+c.count; j++ {
+				s.ledger.settle(&s.subs[j], published[s.subs[j].topic], c.state == ready && !c.stalled)
+			}
+		}
+		s.latency.flush(now())
+		out = Outcome{Counts: s.ledger.counts, Closed: s.states[closed], Errors: map[string]int{},
+			Latency: s.latency.total, Handshakes: s.latency.handshakes, Series: s.latency.series}
+		for e, n := range s.errors {
+			out.Errors[e] = n
+		}
+	})
+	return out
+}
+
+// Outcome is what a swarm has to say at the end.
+type Outcome struct {
+	Counts              Counts
+	Closed              int                     // clients that the server disconnected
+	Errors              map[string]int          // why, and how many
+	Latency, Handshakes *hdrhistogram.Histogram // ns
+	Series              []Second
+}
+
+// Close ends the swarm and its connections. Nothing else may be called after it.
+func (s *Swarm) Close() {
+	s.do(func() { s.stop = true })
+	<-s.done
+}
+
+// do runs f on the loop and waits for it.
+func (s *Swarm) do(f func()) {
+	ran := make(chan struct{})
+	s.mu.Lock()
+	s.calls = append(s.calls, func() { f(); close(ran) })
+	s.mu.Unlock()
+	if _, err := unix.Write(s.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil && !errors.Is(err, unix.EAGAIN) {
+		panic(err) // the eventfd is ours and open
+	}
+	<-ran
+}
+
+// loop is the one thread of the swarm.
+func (s *Swarm) loop() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(s.done)
+	for !s.stop {
+		// What is ready is taken without telling the scheduler; it is told only when
+		// there is nothing to do.
+		n := pollNow(s.epoll, s.events)
+		if n == 0 {
+			n, _ = unix.EpollWait(s.epoll, s.events, 100) // EINTR: next time
+		}
+		for i := range max(n, 0) {
+			e := &s.events[i]
+			if e.Fd < 0 {
+				s.answerCalls()
+				continue
+			}
+			if c := &s.clients[e.Fd]; c.life == e.Pad {
+				s.serve(c, e.Events)
+			}
+		}
+		if at := now(); at-s.ticked >= int64(100*time.Millisecond) {
+			s.ticked = at
+			s.tick(at)
+		}
+	}
+	for i := range s.clients {
+		if c := &s.clients[i]; c.fd >= 0 {
+			_ = unix.Close(int(c.fd))
+		}
+	}
+	_, _ = unix.Close(s.epoll), unix.Close(s.wake)
+}
+
+func (s *Swarm) answerCalls() {
+	var b [8]byte
+	_, _ = unix.Read(s.wake, b[:])
+	s.mu.Lock()
+	calls := s.calls
+	s.calls = nil
+	s.mu.Unlock()
+	for _, f := range calls {
+		f()
+	}
+}
+
+// handshakeTime bounds a handshake, "subscribed" included.
+const handshakeTime = 30 * time.Second
+
+func (s *Swarm) tick(at int64) {
+	s.latency.rotate(at)
+	if s.inflight == 0 {
+		return
+	}
+	for i := range s.clients {
+		c := &s.clients[i]
+		if (c.state == connecting || c.state == upgrading || c.state == opened) && at-c.began > int64(handshakeTime) {
+			s.fail(c, "no answer to the handshake within 30 s")
+		}
+	}
+}
+
+// serve reads what has come for a client.
+func (s *Swarm) serve(c *client, events uint32) {
+	if c.state == connecting {
+		s.connected(c)
+		if events&(unix.EPOLLIN|unix.EPOLLRDHUP) == 0 {
+			return
+		}
+	}
+	if c.stalled {
+		c.missed = true
+		return
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		s.drain(c, events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0)
+	}
+}
+
+// drain reads a socket until it is empty. A read that does not fill the buffer
+// emptied it, so mostly this is one system call; but not of its end, if that has
+// come too.
+func (s *Swarm) drain(c *client, ended bool) {
+	for c.fd >= 0 {
+		have := len(c.partial)
+		if have > maxMessage {
+			s.end(c, errTooBig.Error())
+			return
+		}
+		copy(s.buffer, c.partial)
+		n, errno := receive(int(c.fd), s.buffer[have:])
+		switch {
+		case errno == unix.EAGAIN:
+			return
+		case errno == unix.EINTR:
+			continue
+		case errno != 0:
+			s.end(c, errno.Error())
+			return
+		case n == 0:
+			s.end(c, "the server closed the connection")
+			return
+		}
+		c.partial = c.partial[:0]
+		if !s.consume(c, have, n) {
+			return
+		}
+		if !ended && have+n < len(s.buffer) {
+			return
+		}
+	}
+}
+
+// consume takes what the buffer holds: have bytes from before, n new ones. It
+// says whether the connection lives on.
+func (s *Swarm) consume(c *client, have, n int) bool {
+	b := s.buffer[:have+n]
+	if c.state == upgrading {
+		size, why := s.answer(c, b)
+		if why != "" {
+			s.fail(c, why)
+			return false
+		}
+		if size == 0 {
+			c.partial = append(c.partial[:0], b...)
+			return true
+		}
+		b, have = b[size:], 0
+		if len(b) == 0 {
+			return true
+		}
+	}
+	at := now()
+	if !c.sse {
+		return s.frames(c, b, at)
+	}
+	if c.chunked {
+		body, err := c.body.decode(b[have:])
+		if err != nil {
+			s.end(c, err.Error())
+			return false
+		}
+		b = b[:have+len(body)]
+	}
+	for len(b) > 0 {
+		ev, size := nextBlock(b)
+		if size == 0 {
+			break
+		}
+		b = b[size:]
+		if s.resume && len(ev.id) > 0 {
+			c.cursor = append(c.cursor[:0], ev.id...)
+		}
+		if len(ev.data) > 0 {
+			s.message(c, ev.data, at)
+		}
+	}
+	c.keep(b)
+	if c.chunked && c.body.stage == chunkEnded {
+		s.end(c, "the server ended the stream")
+		return false
+	}
+	return true
+}
+
+// keep remembers the start of a message until its rest comes. Most reads end
+// with a message, and most clients hold no memory for this.
+func (c *client) keep(b []byte) {
+	if len(b) == 0 {
+		if cap(c.partial) > 4<<10 {
+			c.partial = nil
+		}
+		return
+	}
+	c.partial = append(c.partial[:0], b...)
+}
+
+func (s *Swarm) frames(c *client, b []byte, at int64) bool {
+	for len(b) > 0 {
+		f, size, err := nextFrame(b)
+		if err != nil {
+			s.end(c, err.Error())
+			return false
+		}
+		if size == 0 {
+			break
+		}
+		b = b[size:]
+		switch f.op {
+		case opText, opBinary:
+			if f.fin {
+				s.message(c, f.payload, at)
+			} else {
+				c.whole = append(c.whole[:0], f.payload...)
+			}
+		case opContinuation:
+			if len(c.whole)+len(f.payload) > maxMessage {
+				s.end(c, errTooBig.Error())
+				return false
+			}
+			c.whole = append(c.whole, f.payload...)
+			if f.fin {
+				s.message(c, c.whole, at)
+				c.whole = nil
+			}
+		case opPing:
+			s.send(c, opPong, f.payload)
+		case opClose:
+			s.end(c, closeReason(f.payload))
+			return false
+		}
+		if c.fd < 0 {
+			return false
+		}
+	}
+	c.keep(b)
+	return true
+}
+
+func closeReason(p []byte) string {
+	if len(p) < 2 {
+		return "closed"
+	}
+	return "closed " + strconv.Itoa(int(p[0])<<8|int(p[1])) + " " + string(p[2:])
+}
+
+// message takes one message of the server.
+func (s *Swarm) message(c *client, msg []byte, at int64) {
+	if s.config.Peer.Lines {
+		for line := range bytes.Lines(msg) {
+			s.one(c, bytes.TrimSuffix(line, []byte{'\n'}), at)
+		}
+		return
+	}
+	s.one(c, msg, at)
+}
+
+func (s *Swarm) one(c *client, msg []byte, at int64) {
+	m, _, ok := scanMark(msg, s.find)
+	if !ok {
+		s.control(c, msg)
+		return
+	}
+	sub := s.subOf(c, m.k)
+	if sub == nil {
+		s.ledger.counts.Foreign++
+		return
+	}
+	s.ledger.event(sub, m.n)
+	s.latency.record(m.t, at)
+	if s.resume && !c.sse {
+		c.cursor = append(c.cursor[:0], member(msg, `"id":"`)...)
+	}
+}
+
+func (s *Swarm) subOf(c *client, topic uint32) *subscription {
+	subs := s.subs[c.first : c.first+c.count]
+	for i := range subs {
+		if subs[i].topic == topic {
+			return &subs[i]
+		}
+	}
+	return nil
+}
+
+// control takes a message that is no event.
+func (s *Swarm) control(c *client, msg []byte) {
+	if len(s.echo) > 0 && bytes.Equal(msg, s.echo) {
+		s.send(c, opText, msg)
+		return
+	}
+	if bytes.HasPrefix(msg, []byte(`{"op":"gap"`)) {
+		s.gap(c, string(member(msg, `"topic":"`)))
+	}
+	if s.resume && !c.sse {
+		if cursor := member(msg, `"cursor":"`); len(cursor) > 0 {
+			c.cursor = append(c.cursor[:0], cursor...)
+		}
+	}
+	if want := s.endpoint(c).Ready; c.state == opened && want != "" && bytes.Contains(msg, []byte(want)) {
+		s.subscribed(c)
+	}
+}
+
+// gap enters a gap for the topic that it names, for all where that is a pattern.
+func (s *Swarm) gap(c *client, topic string) {
+	s.ledger.counts.Gaps++
+	subs := s.subs[c.first : c.first+c.count]
+	for i := range subs {
+		if s.config.Topics[subs[i].topic] == topic {
+			s.ledger.gap(&subs[i])
+			return
+		}
+	}
+	for i := range subs {
+		s.ledger.gap(&subs[i])
+	}
+}
+
+// send writes a small frame. A socket that cannot take it ends: the client is
+// then far behind.
+func (s *Swarm) send(c *client, op byte, payload []byte) {
+	b := appendFrame(make([]byte, 0, 140), op, payload, true)
+	if n, err := unix.Write(int(c.fd), b); err != nil || n < len(b) {
+		s.end(c, fmt.Sprintf("an answer could not be sent: %v", err))
+	}
+}
+
+// enter changes the state of a client.
+func (s *Swarm) enter(c *client, to state) {
+	s.states[c.state]--
+	s.states[to]++
+	c.state = to
+}
+
+// end is the end of a connection by the server, or because of it.
+func (s *Swarm) end(c *client, why string) {
+	if c.state != ready {
+		s.fail(c, why)
+		return
+	}
+	s.errors[why]++
+	s.hangUp(c, closed)
+}
+
+// hangUp closes the socket of a client and forgets what belonged to it.
+func (s *Swarm) hangUp(c *client, to state) {
+	if c.state == connecting || c.state == upgrading || c.state == opened {
+		s.inflight--
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+	}
+	_ = unix.Close(int(c.fd))
+	c.fd = -1
+	c.life++
+	c.partial, c.whole, c.body, c.chunked, c.missed = nil, nil, chunks{}, false, false
+	s.enter(c, to)
+}
+
+// pollNow takes the events that are there.
+func pollNow(epoll int, events []unix.EpollEvent) int {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// receive reads from a non-blocking socket without telling the scheduler: the
+// call never waits, and telling costs as much as parsing the message.
+func receive(fd int, b []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+	return int(n), errno
+}
