@@ -47,7 +47,8 @@ type floor struct {
 	order              []byte           // the start of an order
 	sent, dropped, cut int
 	buffer             [64 << 10]byte
-	frame              [2][]byte
+	event              []byte
+	frame              [2][]byte // of the event, for WebSocket and SSE
 }
 
 func (f *floor) run(y Yardstick) (err error) {
@@ -79,11 +80,7 @@ func (f *floor) run(y Yardstick) (err error) {
 	}
 	events := make([]unix.EpollEvent, 256)
 	for {
-		n, err := unix.EpollWait(f.epoll, events, -1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return err
-		}
-		for _, e := range events[:max(n, 0)] {
+		for _, e := range events[:poll(f.epoll, events, -1)] {
 			switch e.Fd {
 			case l:
 				f.accept(int(l))
@@ -170,18 +167,19 @@ func (f *floor) forget(fd int32) {
 // obey carries out the orders in b, and those whose start came before.
 func (f *floor) obey(b []byte) {
 	f.order = append(f.order, b...)
-	for len(f.order) >= orderSize {
-		m := parseOrder(f.order)
-		f.order = f.order[orderSize:]
-		event := appendEvent(nil, m, f.size)
-		f.frame[0] = appendFrame(f.frame[0][:0], opText, event, false)
-		f.frame[1] = fmt.Appendf(f.frame[1][:0], "id: abcdef-%d\ndata: %s\n\n", m.n, event)
+	done := 0
+	for ; len(f.order)-done >= orderSize; done += orderSize {
+		m := parseOrder(f.order[done:])
+		f.event = appendEvent(f.event[:0], m, f.size)
+		f.frame[0] = appendFrame(f.frame[0][:0], opText, f.event, false)
+		f.frame[1] = append(append(append(f.frame[1][:0], "data: "...), f.event...), "\n\n"...)
 		for kind, frame := range f.frame {
 			if int(m.k) < len(f.topics[kind]) {
 				f.write(f.topics[kind][m.k], frame)
 			}
 		}
 	}
+	f.order = append(f.order[:0], f.order[done:]...)
 }
 
 func (f *floor) write(fds []int32, frame []byte) {

@@ -78,9 +78,9 @@ func member(msg []byte, find string) []byte {
 	if !ok {
 		return nil
 	}
-	end := bytes.IndexByte(rest, '"')
-	if end < 0 {
+	before, _, ok0 := bytes.Cut(rest, []byte{'"'})
+	if !ok0 {
 		return nil
 	}
-	return rest[:end]
+	return before
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -107,9 +108,14 @@ func (p *Process) Rollup() (int64, error) {
 }
 
 // Unsent is the bytes that wait in the kernel on the server's side of all
-// connections to its port, without what the kernel needs to hold them.
-func Unsent(port int) (total int64, err error) {
-	want := fmt.Sprintf(":%04X", port)
+// connections to an address on this machine, without what the kernel needs to
+// hold them.
+func Unsent(addr string) (total int64, err error) {
+	server, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return 0, err
+	}
+	want := fmt.Sprintf(":%04X", server.Port())
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		f, err := os.Open(file)
 		if err != nil {

@@ -25,6 +25,7 @@ func newHistogram() *hdrhistogram.Histogram {
 
 // A recorder keeps latencies. It belongs to the loop of its swarm.
 type recorder struct {
+	zero       int64 // where the series begins
 	from, to   int64 // events due in this interval count for total
 	total      *hdrhistogram.Histogram
 	second     *hdrhistogram.Histogram // the same, since the last rotation; recording touches only this one
@@ -38,7 +39,7 @@ func newRecorder() *recorder {
 }
 
 func (r *recorder) window(from, to int64) {
-	r.from, r.to, r.series = from, to, nil
+	r.zero, r.from, r.to, r.series = from, from, to, nil
 	r.total.Reset()
 	r.second.Reset()
 	r.rotated = now()
@@ -68,7 +69,7 @@ func (r *recorder) flush(at int64) {
 	h := r.second
 	if h.TotalCount() > 0 {
 		r.series = append(r.series, Second{
-			At:   float64(at-r.from) / 1e9,
+			At:   float64(at-r.zero) / 1e9,
 			Rate: float64(h.TotalCount()) / (float64(at-r.rotated) / 1e9),
 			P50:  ms(h.ValueAtQuantile(50)),
 			P99:  ms(h.ValueAtQuantile(99)),

@@ -14,11 +14,12 @@ type Result struct {
 	Clients int     `json:"clients"`
 	Seconds float64 `json:"seconds"` // measured
 	// Deliveries are those received in the measured interval.
-	Deliveries uint64  `json:"deliveries"`
-	Rate       float64 `json:"deliveries_per_second"`
-	Latency    Latency `json:"latency"`
-	Counts     Counts  `json:"counts"` // of the whole run
-	Closed     int     `json:"closed"` // clients disconnected by the server and not back
+	Deliveries  uint64  `json:"deliveries"`
+	Rate        float64 `json:"deliveries_per_second"`
+	Latency     Latency `json:"latency"`
+	Counts      Counts  `json:"counts"` // of the whole run
+	Closed      int     `json:"closed"` // clients disconnected by the server and not back
+	Unpublished int     `json:"failed_publishes"`
 	// Errors are those of clients and publishers.
 	Errors map[string]int `json:"errors,omitempty"`
 
@@ -111,6 +112,12 @@ func (r *Result) faults() (list []string) {
 		if f.n > 0 {
 			list = append(list, fmt.Sprintf("%s: %d events %s", r.Target, f.n, f.what))
 		}
+	}
+	if r.Closed > 0 && r.Stalled == 0 {
+		list = append(list, fmt.Sprintf("%s: %d clients disconnected by the server", r.Target, r.Closed))
+	}
+	if r.Unpublished > 0 {
+		list = append(list, fmt.Sprintf("%s: %d publishes failed", r.Target, r.Unpublished))
 	}
 	return list
 }

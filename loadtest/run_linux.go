@@ -86,9 +86,8 @@ func (r *run) usage() Usage {
 const settleTime = 15 * time.Second
 
 // stream publishes by the plan and measures the interval in it. during, if any,
-// runs while the interval is measured and is waited for; published says what it
-// may expect to have been sent: nothing is known before the end.
-func (r *run) stream(ctx context.Context, during func(ctx context.Context) error) error {
+// runs from the start of the interval, which ends at to, and is waited for.
+func (r *run) stream(ctx context.Context, during func(ctx context.Context, to int64) error) error {
 	p := r.plan
 	publishers, err := r.target.publishers(p.Publishers, p.Raw, p.Keyed, r.topics, p.Size)
 	if err != nil {
@@ -124,7 +123,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context) error
 	group.Go(func() { r.watch(watching, from, first) })
 	var failed error
 	if during != nil {
-		group.Go(func() { failed = during(publishing) })
+		group.Go(func() { failed = during(ctx, to) })
 	}
 	alive := sleepUntil(ctx, to)
 	last, ownEnd, usedEnd := r.swarm.Snapshot(nil), ownCPU(), r.usage()
@@ -155,6 +154,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context) error
 	}
 	for e, k := range pace.Errors {
 		res.Errors[e] += k
+		res.Unpublished += k
 	}
 	return nil
 }
