@@ -32,12 +32,14 @@ type Conditions struct {
 	Time    time.Time `json:"time"`
 	Command []string  `json:"command"`
 	Kernel  string    `json:"kernel"`
-	CPU     string    `json:"cpu"`
-	Cores   int       `json:"cores"`
-	Pinned  string    `json:"pinned"` // which cores were whose
-	Go      string    `json:"go"`
-	Commit  string    `json:"commit"`
-	Load    string    `json:"load"` // of the machine, before
+	// Congestion is the kernel's congestion control: it costs CPU per send.
+	Congestion string `json:"tcp_congestion_control"`
+	CPU        string `json:"cpu"`
+	Cores      int    `json:"cores"`
+	Pinned     string `json:"pinned"` // which cores were whose
+	Go         string `json:"go"`
+	Commit     string `json:"commit"`
+	Load       string `json:"load"` // of the machine, before
 }
 
 // ReadConditions asks the system.
@@ -45,6 +47,9 @@ func ReadConditions(command []string) Conditions {
 	c := Conditions{Time: time.Now().UTC().Truncate(time.Second), Command: command, Cores: runtime.NumCPU(), Go: runtime.Version()}
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		c.Kernel = strings.TrimSpace(string(b))
+	}
+	if b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_congestion_control"); err == nil {
+		c.Congestion = strings.TrimSpace(string(b))
 	}
 	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
 		c.Load = strings.Join(strings.Fields(string(b))[:3], " ")

@@ -96,6 +96,14 @@ type Swarm struct {
 
 // NewSwarm makes the clients, unconnected. Close ends it.
 func NewSwarm(config SwarmConfig) (*Swarm, error) {
+	s, err := newSwarm(config)
+	if err == nil {
+		go s.loop()
+	}
+	return s, err
+}
+
+func newSwarm(config SwarmConfig) (*Swarm, error) {
 	if config.Inflight == 0 {
 		config.Inflight = 64
 	}
@@ -137,7 +145,6 @@ func NewSwarm(config SwarmConfig) (*Swarm, error) {
 		_, _ = unix.Close(epoll), unix.Close(wake)
 		return nil, err
 	}
-	go s.loop()
 	return s, nil
 }
 

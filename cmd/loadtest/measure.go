@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/url"
 	"os"
 	"strings"
@@ -62,9 +63,15 @@ func (j judgement) limits(storm, saturate bool) []loadtest.Limit {
 	if saturate {
 		rate = func(r *loadtest.Result) float64 { return r.Held }
 	}
+	p99 := func(r *loadtest.Result) float64 {
+		if r.Latency.Count == 0 {
+			return math.NaN() // nothing was measured: no threshold holds
+		}
+		return r.Latency.P99
+	}
 	bytes := func(r *loadtest.Result) float64 { return max(r.PerClient, r.Hoard) }
 	return []loadtest.Limit{
-		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: func(r *loadtest.Result) float64 { return r.Latency.P99 }},
+		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: p99},
 		{Flag: "max-cpu", Value: j.MaxCPU, Of: cpu},
 		{Flag: "max-user-cpu", Value: j.MaxUserCPU, Of: func(r *loadtest.Result) float64 { return r.UserCPU }},
 		{Flag: "max-cpu-ratio", Value: j.MaxCPURatio, Ratio: true, Of: cpu},
@@ -106,6 +113,11 @@ func (m *measured) measure(ctx context.Context, out output, name string, scenari
 	report.Table(out.stdout)
 	if m.JSON != "" {
 		if err := report.WriteJSON(m.JSON); err != nil {
+			return err
+		}
+	}
+	if m.HTML != "" {
+		if err := report.WriteHTML(m.HTML); err != nil {
 			return err
 		}
 	}
