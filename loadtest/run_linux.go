@@ -109,7 +109,11 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	var published []uint64
 	var pace Pace
 	var group sync.WaitGroup
-	group.Go(func() { published, pace = schedule.Run(publishing, publishers, p.Batch, r.swarm.Uncertain) })
+	batch := p.Batch
+	if form := r.target.Peer.Publish; form != nil && form.Batch[0] == "" && !p.Raw {
+		batch = 1 // it knows none
+	}
+	group.Go(func() { published, pace = schedule.Run(publishing, publishers, batch, r.swarm.Uncertain) })
 
 	if !sleepUntil(ctx, from) {
 		group.Wait()
