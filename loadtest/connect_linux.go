@@ -12,9 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// raiseFiles raises the limit of open files, as far as it may, to what so many
-// clients need, and says what bounds them where it is too little.
-func raiseFiles(clients int) error {
+// RaiseFiles raises the limit of open files, as far as it may, to what so many
+// clients need, and says what bounds them where it is too little. Servers that are
+// started later have the limit too.
+func RaiseFiles(clients int) error {
 	need := uint64(clients) + 100
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -55,12 +56,12 @@ func (s *Swarm) connectNext() {
 		i := s.queue[0]
 		s.queue = s.queue[1:]
 		if c := &s.clients[i]; c.state == waiting {
-			s.connect(i, c)
+			s.connect(c)
 		}
 	}
 }
 
-func (s *Swarm) connect(i int32, c *client) {
+func (s *Swarm) connect(c *client) {
 	addr, err := netip.ParseAddrPort(s.config.Addr)
 	if err != nil || !addr.Addr().Is4() {
 		s.refuse(c, fmt.Errorf("%s is no IPv4 address and port", s.config.Addr))
@@ -74,17 +75,18 @@ func (s *Swarm) connect(i int32, c *client) {
 	c.fd, c.life, c.began = int32(fd), c.life+1, now()
 	s.inflight++
 	s.enter(c, connecting)
-	if err := s.dial(i, fd, addr); err != nil {
+	if err := s.dial(c, addr); err != nil {
 		s.fail(c, err.Error())
 		return
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: i, Pad: c.life}
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: c.index, Pad: c.life}
 	if err := unix.EpollCtl(s.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		s.fail(c, err.Error())
 	}
 }
 
-func (s *Swarm) dial(i int32, fd int, addr netip.AddrPort) error {
+func (s *Swarm) dial(c *client, addr netip.AddrPort) error {
+	fd := int(c.fd)
 	if s.config.Buffer > 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, s.config.Buffer); err != nil {
 			return err
@@ -95,7 +97,7 @@ func (s *Swarm) dial(i int32, fd int, addr netip.AddrPort) error {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return err
 		}
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: source(int(i))}); err != nil {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: source(int(c.index))}); err != nil {
 			return err
 		}
 	}
@@ -174,25 +176,22 @@ func (s *Swarm) request(c *client) []byte {
 
 // places are those of a client's texts.
 func (s *Swarm) places(c *client) []string {
-	i := s.index(c)
-	names := make([]string, c.count)
-	for j, sub := range s.subs[c.first : c.first+c.count] {
-		names[j] = s.config.Topics[sub.topic]
+	i := int(c.index)
+	var names []string
+	subs := s.subsOf(c)
+	for j := range subs {
+		names = append(names, s.config.Topics[subs[j].topic])
 	}
 	token := ""
 	if s.config.Tokens != nil {
 		token = s.config.Tokens[i]
 	}
-	return []string{"{topic}", names[0], "{topics}", strings.Join(names, ","), "{number}", strconv.Itoa(int(s.subs[c.first].topic)),
+	return []string{"{topic}", names[0], "{topics}", strings.Join(names, ","), "{number}", strconv.Itoa(int(subs[0].topic)),
 		"{token}", token, "{user}", user(i), "{cursor}", string(c.cursor)}
 }
 
 // user is the user of client i: each is one of its own.
 func user(i int) string { return "load-" + strconv.Itoa(i) }
-
-func (s *Swarm) index(c *client) int {
-	return int(c.first) / max(1, int(c.count)) // all clients have as many topics
-}
 
 // answer reads the head of the answer to a handshake and its length, 0 while it
 // is incomplete, and why it is none.

@@ -7,7 +7,8 @@ import "time"
 type Plan struct {
 	Clients    int           `default:"${clients=10000}" help:"Client connections."`
 	SSE        float64       `name:"sse" default:"0" help:"Share of the clients that use SSE (0 to 1); the others use WebSocket."`
-	Topics     int           `default:"${topics=1}" help:"Topics; each client subscribes to one of them."`
+	Topics     int           `default:"${topics=1}" help:"Topics."`
+	PerClient  int           `default:"1" help:"Topics that each client subscribes to."`
 	Rate       float64       `default:"${rate=10}" help:"Events published per second, over all topics."`
 	Size       int           `default:"256" help:"Bytes of an event's data."`
 	Warmup     time.Duration `default:"${warmup=3s}" help:"Publishing before the measured interval."`

@@ -134,6 +134,25 @@ func Unsent(addr string) (total int64, err error) {
 	return total, nil
 }
 
+// machineCPU is what all cores have done since the machine started, to 10 ms.
+func machineCPU() (busy time.Duration) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	for i, text := range strings.Fields(line) {
+		// cpu user nice system idle iowait irq softirq; what follows is in them, or
+		// was never ours.
+		if i == 0 || i == 4 || i == 5 || i > 7 {
+			continue
+		}
+		n, _ := strconv.ParseInt(text, 10, 64)
+		busy += time.Duration(n) * 10 * time.Millisecond
+	}
+	return busy
+}
+
 // cores gives the first and the last core that this process may use. They are
 // equal where there is one.
 func cores() (first, last int, err error) {

@@ -171,6 +171,7 @@ var rows = []row{
 	{"  not delivered to them", func(r *Result) float64 { return float64(r.Counts.Cut) }, false},
 	{"loadtest CPU per delivery, µs", func(r *Result) float64 { return r.OwnCPU }, false},
 	{"publisher late p99, ms", func(r *Result) float64 { return r.Late.P99 }, false},
+	{"others on the machine, busy cores", func(r *Result) float64 { return r.Others }, false},
 }
 
 // Table writes the medians over the rounds and the ratios to the yardsticks.

@@ -48,6 +48,10 @@ type Result struct {
 	OwnCPU float64 `json:"loadtest_cpu_us_per_delivery"`
 	Late   Latency `json:"publisher_late"` // between due and sent
 
+	// Others is how many cores everything else on the machine kept busy: a server's
+	// Redis, the kernel's own work, and strangers, who spoil the figures.
+	Others float64 `json:"others_busy_cores"`
+
 	Series  []Second `json:"series,omitempty"`
 	Samples []Sample `json:"samples,omitempty"`
 	CDF     []Point  `json:"cdf,omitempty"`

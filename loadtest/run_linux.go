@@ -46,7 +46,7 @@ func newRun(t *Target, p Plan, say func(string, ...any)) (*run, error) {
 	if p.SSE > 0 && t.Peer.SSE == nil || p.SSE < 1 && t.Peer.WebSocket == nil {
 		return nil, fmt.Errorf("the description of %s lacks a transport: see --sse", t.Name)
 	}
-	r.swarm, err = NewSwarm(SwarmConfig{Addr: t.Addr, Peer: t.Peer, Clients: p.Clients, SSE: p.SSE, Topics: r.topics,
+	r.swarm, err = NewSwarm(SwarmConfig{Addr: t.Addr, Peer: t.Peer, Clients: p.Clients, SSE: p.SSE, Topics: r.topics, PerClient: p.PerClient,
 		Tokens: tokens, Keyed: p.Keyed, Inflight: p.Inflight})
 	return r, err
 }
@@ -122,7 +122,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	if r.target.Process != nil {
 		r.target.Process.Begin()
 	}
-	first, own, used := r.swarm.Snapshot(nil), ownCPU(), r.usage()
+	first, own, used, machine := r.swarm.Snapshot(nil), ownCPU(), r.usage(), machineCPU()
 	watching, endWatching := context.WithCancel(ctx)
 	group.Go(func() { r.watch(watching, from, first) })
 	var failed error
@@ -130,7 +130,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 		group.Go(func() { failed = during(ctx, to) })
 	}
 	alive := sleepUntil(ctx, to)
-	last, ownEnd, usedEnd := r.swarm.Snapshot(nil), ownCPU(), r.usage()
+	last, ownEnd, usedEnd, machineEnd := r.swarm.Snapshot(nil), ownCPU(), r.usage(), machineCPU()
 	endWatching()
 	endPublishing()
 	group.Wait()
@@ -151,6 +151,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	res.UserCPU = res.CPU * usedEnd.User
 	res.Busy = (usedEnd.CPU - used.CPU).Seconds() / res.Seconds
 	res.OwnCPU = us(ownEnd-own) / n
+	res.Others = (machineEnd - machine - (ownEnd - own) - (usedEnd.CPU - used.CPU)).Seconds() / res.Seconds
 	res.Late = quantiles(pace.Late)
 	res.Samples = r.samples
 	for _, s := range r.samples {

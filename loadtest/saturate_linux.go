@@ -70,7 +70,7 @@ func Saturate(limit time.Duration) Scenario {
 
 func judgeStep(r *Result, p Plan, limit time.Duration) Step {
 	s := Step{Published: p.Rate, Delivered: r.Rate, P99: r.Latency.P99, CPU: r.CPU}
-	expected := p.Rate * float64(p.Clients) / float64(p.Topics)
+	expected := p.Rate * float64(p.Clients) * float64(p.PerClient) / float64(p.Topics)
 	switch {
 	case r.Counts.Faults() > 0:
 		s.Why = fmt.Sprintf("%d lost, twice or out of order", r.Counts.Faults())

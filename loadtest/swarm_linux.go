@@ -25,12 +25,13 @@ type SwarmConfig struct {
 	Clients int      // how many
 	SSE     float64  // share of them that use SSE; the others use WebSocket
 	Topics  []string // by number
-	// TopicsOf gives the numbers of a client's topics; nil: client i has i mod len(Topics).
-	TopicsOf func(client int) []uint32
-	Tokens   []string // of each client; nil for none
-	Keyed    bool     // events carry a conflation key
-	Inflight int      // handshakes at a time; 64 unless given
-	Buffer   int      // SO_RCVBUF of each client in bytes; 0 leaves the system's
+	// PerClient is how many of them each client subscribes to, 1 unless given: client
+	// i has number i mod len(Topics) and those after it.
+	PerClient int
+	Tokens    []string // of each client; nil for none
+	Keyed     bool     // events carry a conflation key
+	Inflight  int      // handshakes at a time; 64 unless given
+	Buffer    int      // SO_RCVBUF of each client in bytes; 0 leaves the system's
 }
 
 type state uint8
@@ -54,8 +55,7 @@ type client struct {
 	began   int64  // when the last connect began
 	fd      int32  // -1 without a socket
 	life    int32  // counts sockets, so that a late wake-up is recognized
-	first   int32  // the first of its subscriptions
-	count   int32  // how many they are
+	index   int32
 	body    chunks
 	state   state
 	sse     bool
@@ -107,7 +107,8 @@ func newSwarm(config SwarmConfig) (*Swarm, error) {
 	if config.Inflight == 0 {
 		config.Inflight = 64
 	}
-	if err := raiseFiles(config.Clients); err != nil {
+	config.PerClient = max(1, config.PerClient)
+	if err := RaiseFiles(config.Clients); err != nil {
 		return nil, err
 	}
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
@@ -132,12 +133,11 @@ func newSwarm(config SwarmConfig) (*Swarm, error) {
 	}
 	for i := range s.clients {
 		c := &s.clients[i]
-		c.fd, c.first = -1, int32(len(s.subs))
+		c.fd, c.index = -1, int32(i)
 		// The transports are spread evenly over the clients, whatever their topics.
 		c.sse = int(float64(i+1)*config.SSE+1e-9) > int(float64(i)*config.SSE+1e-9)
-		for _, k := range s.topicsOf(i) {
-			s.subs = append(s.subs, subscription{topic: k})
-			c.count++
+		for j := range config.PerClient {
+			s.subs = append(s.subs, subscription{topic: uint32((i + j) % len(config.Topics))})
 		}
 	}
 	s.states[idle] = config.Clients
@@ -146,13 +146,6 @@ func newSwarm(config SwarmConfig) (*Swarm, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-func (s *Swarm) topicsOf(i int) []uint32 {
-	if s.config.TopicsOf != nil {
-		return s.config.TopicsOf(i)
-	}
-	return []uint32{uint32(i % len(s.config.Topics))}
 }
 
 // Connect connects every client that is not, resuming where it has a cursor, and
@@ -253,7 +246,7 @@ func (s *Swarm) Snapshot(published []uint64) (snap Snapshot) {
 			if published == nil || c.state != ready || c.stalled {
 				continue
 			}
-			for _, sub := range s.subs[c.first : c.first+c.count] {
+			for _, sub := range s.subsOf(c) {
 				if sub.last < published[sub.topic] {
 					snap.Behind++
 					break
@@ -295,8 +288,9 @@ func (s *Swarm) Settle(published []uint64) (out Outcome) {
 			if c.state == failed {
 				continue
 			}
-			for j := c.first; j < c.first+c.count; j++ {
-				s.ledger.settle(&s.subs[j], published[s.subs[j].topic], c.state == ready && !c.stalled)
+			subs := s.subsOf(c)
+			for j := range subs {
+				s.ledger.settle(&subs[j], published[subs[j].topic], c.state == ready && !c.stalled)
 			}
 		}
 		s.latency.flush(now())
@@ -595,8 +589,13 @@ func (s *Swarm) one(c *client, msg []byte, at int64) {
 	}
 }
 
+func (s *Swarm) subsOf(c *client) []subscription {
+	n := s.config.PerClient
+	return s.subs[int(c.index)*n:][:n]
+}
+
 func (s *Swarm) subOf(c *client, topic uint32) *subscription {
-	subs := s.subs[c.first : c.first+c.count]
+	subs := s.subsOf(c)
 	for i := range subs {
 		if subs[i].topic == topic {
 			return &subs[i]
@@ -627,7 +626,7 @@ func (s *Swarm) control(c *client, msg []byte) {
 // gap enters a gap for the topic that it names, for all where that is a pattern.
 func (s *Swarm) gap(c *client, topic string) {
 	s.ledger.counts.Gaps++
-	subs := s.subs[c.first : c.first+c.count]
+	subs := s.subsOf(c)
 	for i := range subs {
 		if s.config.Topics[subs[i].topic] == topic {
 			s.ledger.gap(&subs[i])

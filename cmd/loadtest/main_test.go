@@ -67,7 +67,7 @@ func TestScenarios(t *testing.T) {
 		{"broadcast", "--rate", "50", "--sse", "0.5", "--floor", "--naive"},
 		{"jobs", "--topics", "12", "--rate", "200", "--floor", "--batch", "4"},
 		{"reconnect", "--away", "20ms", "--sse", "0.5"},
-		{"soak", "--topics", "3", "--churn", "0.2", "--duration", "1200ms"},
+		{"soak", "--topics", "3", "--per-client", "2", "--churn", "0.2", "--duration", "1200ms"},
 		{"slow", "--rate", "50", "--duration", "1s"},
 	} {
 		t.Run(args[0], func(t *testing.T) {

@@ -89,6 +89,9 @@ func (m *measured) measure(ctx context.Context, out output, name string, scenari
 		return err
 	}
 	report := loadtest.Report{Scenario: name, Plan: m.Plan, Conditions: loadtest.ReadConditions(os.Args)}
+	if err := loadtest.RaiseFiles(m.Clients); err != nil {
+		return err
+	}
 	core := -1
 	if !m.NoPin {
 		var err error
@@ -133,6 +136,10 @@ func (m *measured) check() error {
 		return usageError("--clients, --topics, --rounds, --publishers, --batch and --inflight are at least 1, and topics at most as many as clients")
 	case m.Rate <= 0 || m.Duration <= 0 || m.Warmup < 0 || m.SSE < 0 || m.SSE > 1 || m.Size < 0:
 		return usageError("--rate and --duration are above 0, --sse is a share, 0 to 1")
+	case m.PerClient < 1 || m.PerClient > m.Topics || m.PerClient > 1 && (m.Floor || m.Naive):
+		return usageError("--per-client is 1 to --topics, and 1 with --floor and --naive, which know no more")
+	case m.Keyed && m.Raw:
+		return usageError("--raw messages have no --keyed")
 	case m.Peer != "" && m.URL == "":
 		return usageError("--peer needs --url: only pushhub is started here")
 	}
