@@ -178,8 +178,9 @@ func pin(thread, core int) error {
 	return unix.SchedSetaffinity(thread, &set)
 }
 
-// pinSelf keeps all threads of this process on a core.
-func pinSelf(core int) error {
+// eachThread does something to every thread of this process. Threads and processes
+// that these start later are like them.
+func eachThread(do func(id int) error) error {
 	threads, err := filepath.Glob("/proc/self/task/*")
 	if err != nil {
 		return err
@@ -189,11 +190,16 @@ func pinSelf(core int) error {
 		if err != nil {
 			return err
 		}
-		if err := pin(id, core); err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := do(id); err != nil && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
 	}
 	return nil
+}
+
+// Renice sets the priority of this process and of the servers that it starts.
+func Renice(nice int) error {
+	return eachThread(func(id int) error { return unix.Setpriority(unix.PRIO_PROCESS, id, nice) })
 }
 
 // Pin keeps this process on the first of its cores, and gives the last for a
@@ -206,5 +212,6 @@ func Pin() (server int, words string, err error) {
 	if first == last {
 		return -1, "one core for all", nil
 	}
-	return last, fmt.Sprintf("server on core %d, all else on core %d", last, first), pinSelf(first)
+	return last, fmt.Sprintf("server on core %d, all else on core %d", last, first),
+		eachThread(func(id int) error { return pin(id, first) })
 }

@@ -8,49 +8,32 @@ import (
 )
 
 // Saturate raises the rate until it no longer holds, and closes in on where that
-// is: doubled from the plan's rate, then halved three times between the last that
-// held and the first that did not. A rate holds when nothing is lost, nobody is
-// disconnected, the publishers are not held up for more than 2 % of the events,
-// and p99 is at most limit. Each rate is tried for the plan's duration with
-// clients of its own.
+// is: doubled from the plan's rate (halved, where that does not hold), then three
+// times between the last that held and the first that did not. A rate holds when
+// nothing is lost, nobody is disconnected, all but 2 % comes in time, and p99 is at
+// most limit. Each try takes the plan's duration, with clients of its own. A rate
+// has failed when it failed twice: one try may be spoilt by the machine.
 func Saturate(limit time.Duration) Scenario {
 	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
-		var best Result
-		var steps []Step
-		try := func(rate float64) (bool, error) {
-			p.Rate = rate
-			result, err := Stream(ctx, t, p, say)
-			if err != nil {
-				return false, err
-			}
-			step := judgeStep(&result, p, limit)
-			steps = append(steps, step)
-			say("%s: %.1f published/s, %.0f deliveries/s, p99 %.1f ms: held %v %s", t.Name, rate, step.Delivered, step.P99, step.Held, step.Why)
-			if step.Held && step.Delivered > best.Held {
-				best = result
-				best.Held = step.Delivered
-			}
-			sleepUntil(ctx, now()+int64(time.Second)) // the old clients go
-			return step.Held, nil
-		}
+		s := saturation{t: t, p: p, limit: limit, say: say}
 		held, failed := 0.0, 0.0
-		for rate := p.Rate; failed == 0; rate *= 2 {
-			ok, err := try(rate)
+		for rate := p.Rate; (held == 0 || failed == 0) && rate > p.Rate/10; {
+			ok, err := s.holds(ctx, rate)
 			switch {
 			case err != nil:
 				return Result{}, err
 			case ok:
-				held = rate
+				held, rate = rate, rate*2
 			default:
-				failed = rate
+				failed, rate = rate, rate/2
 			}
 		}
 		for range 3 {
 			if held == 0 {
-				break // not even the first
+				break // nothing does
 			}
 			rate := math.Sqrt(held * failed)
-			ok, err := try(rate)
+			ok, err := s.holds(ctx, rate)
 			switch {
 			case err != nil:
 				return Result{}, err
@@ -60,12 +43,40 @@ func Saturate(limit time.Duration) Scenario {
 				failed = rate
 			}
 		}
-		if held == 0 {
-			best = Result{Target: t.Name, Clients: p.Clients}
-		}
-		best.Steps = steps
-		return best, nil
+		s.best.Target, s.best.Clients, s.best.Steps = t.Name, p.Clients, s.steps
+		return s.best, nil
 	}
+}
+
+type saturation struct {
+	t     *Target
+	p     Plan
+	limit time.Duration
+	say   func(string, ...any)
+	best  Result
+	steps []Step
+}
+
+func (s *saturation) holds(ctx context.Context, rate float64) (bool, error) {
+	s.p.Rate = rate
+	for range 2 {
+		result, err := Stream(ctx, s.t, s.p, s.say)
+		if err != nil {
+			return false, err
+		}
+		step := judgeStep(&result, s.p, s.limit)
+		s.steps = append(s.steps, step)
+		s.say("%s: %.1f published/s, %.0f deliveries/s, p99 %.1f ms: held %v %s", s.t.Name, rate, step.Delivered, step.P99, step.Held, step.Why)
+		sleepUntil(ctx, now()+int64(time.Second)) // the old clients go
+		if step.Held {
+			if step.Delivered > s.best.Held {
+				s.best = result
+				s.best.Held = step.Delivered
+			}
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 func judgeStep(r *Result, p Plan, limit time.Duration) Step {
