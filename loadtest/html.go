@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"math"
 	"os"
+	"strconv"
 	"strings"
 )
 
@@ -32,7 +33,7 @@ pre{overflow-x:auto;background:#f6f6f4;padding:1em}
 figure{display:inline-block;margin:0 1.5em 1.5em 0}
 figcaption{font-weight:600}
 svg text{font:11px system-ui,sans-serif;fill:#555}
-dt{float:left;clear:left;width:7em;color:#666}dd{margin-left:8em}
+dt{float:left;clear:left;width:7em;color:#666}dd{margin-left:8em;min-height:1.45em}
 .bad{color:#b00020}
 </style></head><body>
 <h1>{{.Report.Scenario}}</h1>
@@ -131,29 +132,56 @@ func plot(lines []line, xUnit, yUnit string, logX bool) template.HTML {
 			x0, x1, y1 = min(x0, at(l.x[i])), max(x1, at(l.x[i])), max(y1, l.y[i])
 		}
 	}
-	x1, y1 = max(x1, x0+1e-9), max(y1, 1e-9)*1.05
-	px := func(x float64) float64 { return left + (at(x)-x0)/(x1-x0)*(width-left-10) }
+	stepX, stepY := step(x1-x0), step(y1)
+	if logX {
+		stepX = 1 // decades
+	}
+	x0, x1 = math.Floor(x0/stepX)*stepX, math.Ceil(x1/stepX)*stepX
+	y1 = math.Ceil(y1/stepY) * stepY
+	x1, y1 = max(x1, x0+stepX), max(y1, stepY)
+	px := func(x float64) float64 { return left + (x-x0)/(x1-x0)*(width-left-20) }
 	py := func(y float64) float64 { return height - bottom - y/y1*(height-bottom-20) }
 
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg width="%.0f" height="%.0f" role="img">`, width, height)
-	for i := range 5 {
-		y, x := y1*float64(i)/4, x0+(x1-x0)*float64(i)/4
+	for i := range int(y1/stepY+0.5) + 1 {
+		y := float64(i) * stepY
+		fmt.Fprintf(&b, `<path d="M%.0f %.1fH%.0f" stroke="#ddd"/><text x="%.0f" y="%.1f" text-anchor="end">%s</text>`, left, py(y), width-20, left-5, py(y)+4, tick(y))
+	}
+	for i := range int((x1-x0)/stepX+0.5) + 1 {
+		x := x0 + float64(i)*stepX
+		name := tick(x)
 		if logX {
-			x = math.Pow(10, x)
+			name = tick(math.Pow(10, x))
 		}
-		fmt.Fprintf(&b, `<path d="M%.0f %.1fH%.0f" stroke="#ddd"/><text x="%.0f" y="%.1f" text-anchor="end">%.3g</text>`, left, py(y), width-10, left-5, py(y)+4, y)
-		fmt.Fprintf(&b, `<text x="%.1f" y="%.0f" text-anchor="middle">%.3g</text>`, px(x), height-6, x)
+		fmt.Fprintf(&b, `<text x="%.1f" y="%.0f" text-anchor="middle">%s</text>`, px(x), height-6, name)
 	}
 	fmt.Fprintf(&b, `<text x="2" y="12">%s by %s</text>`, yUnit, xUnit)
 	for i, l := range lines {
 		colour := colours[i%len(colours)]
 		fmt.Fprintf(&b, `<polyline fill="none" stroke="%s" stroke-width="1.5" points="`, colour)
 		for j := range l.x {
-			fmt.Fprintf(&b, "%.1f,%.1f ", px(l.x[j]), py(l.y[j]))
+			fmt.Fprintf(&b, "%.1f,%.1f ", px(at(l.x[j])), py(l.y[j]))
 		}
 		fmt.Fprintf(&b, `"/><text x="%.0f" y="12" style="fill:%s">%s</text>`, 160+float64(i)*90, colour, template.HTMLEscapeString(l.name))
 	}
 	b.WriteString(`</svg>`)
 	return template.HTML(b.String()) // made of numbers, and names that are escaped
 }
+
+// step is 1, 2 or 5 times a power of ten, and goes into the range about five times.
+func step(span float64) float64 {
+	if span <= 0 {
+		return 1
+	}
+	unit := math.Pow(10, math.Floor(math.Log10(span/5)))
+	switch n := span / 5 / unit; {
+	case n < 2:
+		return 2 * unit
+	case n < 5:
+		return 5 * unit
+	}
+	return 10 * unit
+}
+
+func tick(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }

@@ -42,7 +42,7 @@ func (r *recorder) window(from, to int64) {
 	r.zero, r.from, r.to, r.series = from, from, to, nil
 	r.total.Reset()
 	r.second.Reset()
-	r.rotated = now()
+	r.rotated = from
 }
 
 // record enters an event that was due and came at these times. Out of range is
@@ -60,14 +60,10 @@ func (r *recorder) handshake(took int64) { _ = r.handshakes.RecordValue(took) }
 
 // rotate closes a second when it is over.
 func (r *recorder) rotate(at int64) {
-	if at-r.rotated >= int64(time.Second) {
-		r.flush(at)
+	if at-r.rotated < int64(time.Second) {
+		return
 	}
-}
-
-func (r *recorder) flush(at int64) {
-	h := r.second
-	if h.TotalCount() > 0 {
+	if h := r.second; h.TotalCount() > 0 {
 		r.series = append(r.series, Second{
 			At:   float64(at-r.zero) / 1e9,
 			Rate: float64(h.TotalCount()) / (float64(at-r.rotated) / 1e9),
@@ -75,10 +71,15 @@ func (r *recorder) flush(at int64) {
 			P99:  ms(h.ValueAtQuantile(99)),
 			Max:  ms(h.Max()),
 		})
-		r.total.Merge(h)
-		h.Reset()
 	}
+	r.flush()
 	r.rotated = at
+}
+
+// flush brings total up to date.
+func (r *recorder) flush() {
+	r.total.Merge(r.second)
+	r.second.Reset()
 }
 
 func ms(ns int64) float64 { return float64(ns) / 1e6 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -68,6 +69,11 @@ func ReadConditions(command []string) Conditions {
 			case s.Key == "vcs.modified" && s.Value == "true":
 				c.Commit += " with changes"
 			}
+		}
+	}
+	if c.Commit == "" { // built without it; run in the repository, perhaps
+		if out, err := exec.Command("git", "describe", "--always", "--dirty").Output(); err == nil {
+			c.Commit = strings.TrimSpace(string(out))
 		}
 	}
 	return c

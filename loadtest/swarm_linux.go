@@ -1,18 +1,14 @@
 package loadtest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"runtime"
-	"strconv"
 	"sync"
-	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
@@ -266,7 +262,7 @@ func (s *Swarm) Measure(from, to int64) { s.do(func() { s.latency.window(from, t
 func (s *Swarm) Split() (before Latency) {
 	s.do(func() {
 		r := s.latency
-		r.flush(now())
+		r.flush()
 		before = quantiles(r.total)
 		r.total.Reset()
 		r.from = now()
@@ -293,7 +289,7 @@ func (s *Swarm) Settle(published []uint64) (out Outcome) {
 				s.ledger.settle(&subs[j], published[subs[j].topic], c.state == ready && !c.stalled)
 			}
 		}
-		s.latency.flush(now())
+		s.latency.flush()
 		out = Outcome{Counts: s.ledger.counts, Closed: s.states[closed], Errors: map[string]int{},
 			Latency: s.latency.total, Handshakes: s.latency.handshakes, Series: s.latency.series}
 		maps.Copy(out.Errors, s.errors)
@@ -396,257 +392,6 @@ func (s *Swarm) tick(at int64) {
 	}
 }
 
-// serve reads what has come for a client.
-func (s *Swarm) serve(c *client, events uint32) {
-	if c.state == connecting {
-		s.connected(c)
-		if events&(unix.EPOLLIN|unix.EPOLLRDHUP) == 0 {
-			return
-		}
-	}
-	if c.stalled {
-		c.missed = true
-		return
-	}
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		s.drain(c, events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0)
-	}
-}
-
-// drain reads a socket until it is empty. A read that does not fill the buffer
-// emptied it, so mostly this is one system call; but not of its end, if that has
-// come too.
-func (s *Swarm) drain(c *client, ended bool) {
-	for c.fd >= 0 {
-		have := len(c.partial)
-		if have > maxMessage {
-			s.end(c, errTooBig.Error())
-			return
-		}
-		copy(s.buffer, c.partial)
-		n, errno := receive(int(c.fd), s.buffer[have:])
-		switch {
-		case errno == unix.EAGAIN:
-			return
-		case errno == unix.EINTR:
-			continue
-		case errno != 0:
-			s.end(c, errno.Error())
-			return
-		case n == 0:
-			s.end(c, "the server closed the connection")
-			return
-		}
-		c.partial = c.partial[:0]
-		if !s.consume(c, have, n) {
-			return
-		}
-		if !ended && have+n < len(s.buffer) {
-			return
-		}
-	}
-}
-
-// consume takes what the buffer holds: have bytes from before, n new ones. It
-// says whether the connection lives on.
-func (s *Swarm) consume(c *client, have, n int) bool {
-	b := s.buffer[:have+n]
-	if c.state == upgrading {
-		size, why := s.answer(c, b)
-		if why != "" {
-			s.fail(c, why)
-			return false
-		}
-		if size == 0 {
-			c.partial = append(c.partial[:0], b...)
-			return true
-		}
-		b, have = b[size:], 0
-		if len(b) == 0 {
-			return true
-		}
-	}
-	at := now()
-	if !c.sse {
-		return s.frames(c, b, at)
-	}
-	if c.chunked {
-		body, err := c.body.decode(b[have:])
-		if err != nil {
-			s.end(c, err.Error())
-			return false
-		}
-		b = b[:have+len(body)]
-	}
-	for len(b) > 0 {
-		ev, size := nextBlock(b)
-		if size == 0 {
-			break
-		}
-		b = b[size:]
-		if s.resume && len(ev.id) > 0 {
-			c.cursor = append(c.cursor[:0], ev.id...)
-		}
-		if len(ev.data) > 0 {
-			s.message(c, ev.data, at)
-		}
-	}
-	c.keep(b)
-	if c.chunked && c.body.stage == chunkEnded {
-		s.end(c, "the server ended the stream")
-		return false
-	}
-	return true
-}
-
-// keep remembers the start of a message until its rest comes. Most reads end
-// with a message, and most clients hold no memory for this.
-func (c *client) keep(b []byte) {
-	if len(b) == 0 {
-		if cap(c.partial) > 4<<10 {
-			c.partial = nil
-		}
-		return
-	}
-	c.partial = append(c.partial[:0], b...)
-}
-
-func (s *Swarm) frames(c *client, b []byte, at int64) bool {
-	for len(b) > 0 {
-		f, size, err := nextFrame(b)
-		if err != nil {
-			s.end(c, err.Error())
-			return false
-		}
-		if size == 0 {
-			break
-		}
-		b = b[size:]
-		switch f.op {
-		case opText, opBinary:
-			if f.fin {
-				s.message(c, f.payload, at)
-			} else {
-				c.whole = append(c.whole[:0], f.payload...)
-			}
-		case opContinuation:
-			if len(c.whole)+len(f.payload) > maxMessage {
-				s.end(c, errTooBig.Error())
-				return false
-			}
-			c.whole = append(c.whole, f.payload...)
-			if f.fin {
-				s.message(c, c.whole, at)
-				c.whole = nil
-			}
-		case opPing:
-			s.send(c, opPong, f.payload)
-		case opClose:
-			s.end(c, closeReason(f.payload))
-			return false
-		}
-		if c.fd < 0 {
-			return false
-		}
-	}
-	c.keep(b)
-	return true
-}
-
-func closeReason(p []byte) string {
-	if len(p) < 2 {
-		return "closed"
-	}
-	return "closed " + strconv.Itoa(int(p[0])<<8|int(p[1])) + " " + string(p[2:])
-}
-
-// message takes one message of the server.
-func (s *Swarm) message(c *client, msg []byte, at int64) {
-	if s.config.Peer.Lines {
-		for line := range bytes.Lines(msg) {
-			s.one(c, bytes.TrimSuffix(line, []byte{'\n'}), at)
-		}
-		return
-	}
-	s.one(c, msg, at)
-}
-
-func (s *Swarm) one(c *client, msg []byte, at int64) {
-	m, _, ok := scanMark(msg, s.find)
-	if !ok {
-		s.control(c, msg)
-		return
-	}
-	sub := s.subOf(c, m.k)
-	if sub == nil {
-		s.ledger.counts.Foreign++
-		return
-	}
-	s.ledger.event(sub, m.n)
-	s.latency.record(m.t, at)
-	if s.resume && !c.sse {
-		c.cursor = append(c.cursor[:0], member(msg, `"id":"`)...)
-	}
-}
-
-func (s *Swarm) subsOf(c *client) []subscription {
-	n := s.config.PerClient
-	return s.subs[int(c.index)*n:][:n]
-}
-
-func (s *Swarm) subOf(c *client, topic uint32) *subscription {
-	subs := s.subsOf(c)
-	for i := range subs {
-		if subs[i].topic == topic {
-			return &subs[i]
-		}
-	}
-	return nil
-}
-
-// control takes a message that is no event.
-func (s *Swarm) control(c *client, msg []byte) {
-	if len(s.echo) > 0 && bytes.Equal(msg, s.echo) {
-		s.send(c, opText, msg)
-		return
-	}
-	if bytes.HasPrefix(msg, []byte(`{"op":"gap"`)) {
-		s.gap(c, string(member(msg, `"topic":"`)))
-	}
-	if s.resume && !c.sse {
-		if cursor := member(msg, `"cursor":"`); len(cursor) > 0 {
-			c.cursor = append(c.cursor[:0], cursor...)
-		}
-	}
-	if want := s.endpoint(c).Ready; c.state == opened && want != "" && bytes.Contains(msg, []byte(want)) {
-		s.subscribed(c)
-	}
-}
-
-// gap enters a gap for the topic that it names, for all where that is a pattern.
-func (s *Swarm) gap(c *client, topic string) {
-	s.ledger.counts.Gaps++
-	subs := s.subsOf(c)
-	for i := range subs {
-		if s.config.Topics[subs[i].topic] == topic {
-			s.ledger.gap(&subs[i])
-			return
-		}
-	}
-	for i := range subs {
-		s.ledger.gap(&subs[i])
-	}
-}
-
-// send writes a small frame. A socket that cannot take it ends: the client is
-// then far behind.
-func (s *Swarm) send(c *client, op byte, payload []byte) {
-	b := appendFrame(make([]byte, 0, 140), op, payload, true)
-	if n, err := unix.Write(int(c.fd), b); err != nil || n < len(b) {
-		s.end(c, fmt.Sprintf("an answer could not be sent: %v", err))
-	}
-}
-
 // enter changes the state of a client.
 func (s *Swarm) enter(c *client, to state) {
 	s.states[c.state]--
@@ -678,31 +423,4 @@ func (s *Swarm) hangUp(c *client, to state) {
 	c.life++
 	c.partial, c.whole, c.body, c.chunked, c.missed = nil, nil, chunks{}, false, false
 	s.enter(c, to)
-}
-
-// poll gives how many events there are, waiting for the first up to timeout ms
-// (-1: without end) and not telling the scheduler. It may return without any.
-func poll(epoll int, events []unix.EpollEvent, timeout int) int {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(timeout), 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
-
-// receive reads from a non-blocking socket without telling the scheduler: the
-// call never waits, and telling costs as much as parsing the message.
-func receive(fd int, b []byte) (int, syscall.Errno) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
-	return int(n), errno
-}
-
-// napTime is how long the loop rests when it has caught up with a server that is
-// sending. A loop that waits for each message instead costs twice as much, and
-// has the server pay for waking it; latencies are up to this much too long.
-const napTime = 200 * time.Microsecond
-
-func nap() {
-	t := unix.NsecToTimespec(int64(napTime))
-	_, _, _ = syscall.RawSyscall6(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0, 0, 0, 0)
 }

@@ -28,7 +28,6 @@ type Target struct {
 	Token   string   // for everybody, instead of signed ones
 	Redis   string   // URL of its Redis; empty: none
 	Process *Process // nil where its pid is not known
-	Version string   // where it tells
 
 	orders *orderPublisher // of a yardstick, nil for others
 	stop   []func()

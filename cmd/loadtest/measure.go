@@ -97,6 +97,7 @@ func (m *measured) measure(ctx context.Context, out output, name string, scenari
 		if err := loadtest.Renice(m.Nice); err != nil {
 			return fmt.Errorf("--nice %d: %w", m.Nice, err)
 		}
+		defer func() { _ = loadtest.Renice(0) }()
 	}
 	core := -1
 	if !m.NoPin {
