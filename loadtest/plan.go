@@ -10,7 +10,7 @@ type Plan struct {
 	Topics     int           `default:"${topics=1}" help:"Topics."`
 	PerClient  int           `default:"1" help:"Topics that each client subscribes to."`
 	Rate       float64       `default:"${rate=10}" help:"Events published per second, over all topics."`
-	Size       int           `default:"256" help:"Bytes of an event's data."`
+	Size       int           `default:"${size=256}" help:"Bytes of an event's data."`
 	Warmup     time.Duration `default:"${warmup=3s}" help:"Publishing before the measured interval."`
 	Duration   time.Duration `default:"${duration=20s}" help:"The measured interval."`
 	Publishers int           `default:"8" help:"Connections that publish over HTTP; a topic's events go over one."`
