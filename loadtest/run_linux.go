@@ -151,7 +151,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	res.UserCPU = res.CPU * usedEnd.User
 	res.Busy = (usedEnd.CPU - used.CPU).Seconds() / res.Seconds
 	res.OwnCPU = us(ownEnd-own) / n
-	res.Others = (machineEnd - machine - (ownEnd - own) - (usedEnd.CPU - used.CPU)).Seconds() / res.Seconds
+	res.Others = max(0, (machineEnd-machine-(ownEnd-own)-(usedEnd.CPU-used.CPU)).Seconds()/res.Seconds)
 	res.Late = quantiles(pace.Late)
 	res.Samples = r.samples
 	for _, s := range r.samples {

@@ -29,8 +29,11 @@ func receive(fd int, b []byte) (int, syscall.Errno) {
 }
 
 // napTime is how long the loop rests when it has caught up with a server that is
-// sending. A loop that waits for each message instead costs twice as much, and
-// has the server pay for waking it; latencies are up to this much too long.
+// sending. A loop that waits for each message instead costs half as much again,
+// and has the server pay for waking it; latencies are up to this much too long.
+// What is left, 4 to 5 µs a delivery while server and clients each have a core, is
+// the kernel's: the acknowledgement that a read sends, and the read. The rest is
+// 0.3 µs; BenchmarkDelivery has the part of it that is parsing and counting.
 const napTime = 200 * time.Microsecond
 
 func nap() {
