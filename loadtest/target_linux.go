@@ -287,9 +287,13 @@ func closeAll(list []Publisher) {
 }
 
 // metric reads one value without labels from the server's /metrics; 0 where there
-// is none.
+// is none. A yardstick has none, and would answer with an endless stream.
 func (t *Target) metric(name string) float64 {
-	res, err := http.Get("http://" + t.Addr + "/metrics")
+	if t.orders != nil {
+		return 0
+	}
+	client := http.Client{Timeout: 5 * time.Second}
+	res, err := client.Get("http://" + t.Addr + "/metrics")
 	if err != nil {
 		return 0
 	}

@@ -85,7 +85,7 @@ func TestScenarios(t *testing.T) {
 	}
 	t.Run("idle", func(t *testing.T) {
 		t.Parallel()
-		report := command(t, 0, small("idle")...)
+		report := command(t, 0, append(small("idle"), "--floor")...)
 		require.Positive(t, report.Rounds[0][0].Resident)
 		require.Positive(t, report.Rounds[0][0].Goroutines)
 	})
