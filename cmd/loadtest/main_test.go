@@ -1,0 +1,118 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/loadtest"
+)
+
+// TestMain makes this program a yardstick when it is started as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "floor" || os.Args[1] == "naive" || os.Args[1] == "upgrade") {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+func hub(t *testing.T) string {
+	bin := filepath.Join(t.TempDir(), "pushhub")
+	out, err := exec.Command("go", "build", "-o", bin, "../pushhub").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return bin
+}
+
+// command runs a command and gives its report.
+func command(t *testing.T, want int, args ...string) loadtest.Report {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "report.json")
+	page := filepath.Join(t.TempDir(), "report.html")
+	// A file: the servers that are started write to it too.
+	said, err := os.Create(filepath.Join(t.TempDir(), "said"))
+	require.NoError(t, err)
+	defer said.Close()
+	got := run(t.Context(), append(args, "--no-pin", "--json", file, "--html", page), said, said)
+	words, err := os.ReadFile(said.Name())
+	require.NoError(t, err)
+	require.Equal(t, want, got, "%s", words)
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var report loadtest.Report
+	require.NoError(t, json.Unmarshal(b, &report))
+	html, err := os.ReadFile(page)
+	require.NoError(t, err)
+	require.Contains(t, string(html), "</html>")
+	require.NotContains(t, string(html), "http://")
+	require.NotContains(t, string(html), "https://")
+	return report
+}
+
+// Real servers, small numbers: everything arrives, and is seen to.
+func TestScenarios(t *testing.T) {
+	server := hub(t)
+	small := func(args ...string) []string {
+		return append(args, "--server", server, "--clients", "60", "--warmup", "100ms", "--duration", "500ms")
+	}
+	for _, args := range [][]string{
+		{"broadcast", "--rate", "50", "--sse", "0.5", "--floor", "--naive"},
+		{"jobs", "--topics", "12", "--rate", "200", "--floor", "--batch", "4"},
+		{"reconnect", "--away", "20ms", "--sse", "0.5"},
+		{"soak", "--topics", "3", "--per-client", "2", "--churn", "0.2", "--duration", "1200ms"},
+		{"slow", "--rate", "50", "--duration", "1s"},
+	} {
+		t.Run(args[0], func(t *testing.T) {
+			t.Parallel()
+			report := command(t, 0, append(small(args[0]), args[1:]...)...)
+			require.Empty(t, report.Failures)
+			for _, r := range report.Rounds[0] {
+				require.Positive(t, r.Deliveries, r.Target)
+				require.Positive(t, r.Latency.Count, r.Target)
+				require.Positive(t, r.CPU, r.Target)
+				require.Zero(t, r.Counts.Faults(), r.Target)
+				require.Empty(t, r.Errors, r.Target)
+			}
+		})
+	}
+	t.Run("idle", func(t *testing.T) {
+		t.Parallel()
+		report := command(t, 0, append(small("idle"), "--floor")...)
+		require.Positive(t, report.Rounds[0][0].Resident)
+		require.Positive(t, report.Rounds[0][0].Goroutines)
+	})
+	t.Run("storm", func(t *testing.T) {
+		t.Parallel()
+		report := command(t, 0, append(small("storm"), "--floor", "--rounds", "2")...)
+		require.Len(t, report.Rounds, 2)
+		require.Equal(t, "upgrade", report.Rounds[1][1].Target)
+	})
+	t.Run("thresholds", func(t *testing.T) {
+		t.Parallel()
+		report := command(t, 1, append(small("broadcast"), "--rate", "50", "--floor", "--max-p99", "1ns", "--max-cpu-ratio", "0.0001", "--min-rate", "1e9")...)
+		require.Len(t, report.Failures, 3)
+	})
+}
+
+func TestWrongUse(t *testing.T) {
+	for _, args := range [][]string{
+		{"nothing"},
+		{"broadcast", "--clients", "0"},
+		{"broadcast", "--sse", "2"},
+		{"broadcast", "--topics", "3", "--clients", "2"},
+		{"broadcast", "--peer", "x.json"},
+		{"broadcast", "--url", "ftp://x"},
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, 2, run(t.Context(), append(args, "--no-pin"), &stdout, &stderr), "%v: %s", args, &stderr)
+		require.True(t, strings.HasPrefix(stderr.String(), "loadtest: "), &stderr)
+	}
+}

@@ -1,0 +1,126 @@
+package loadtest
+
+import (
+	"context"
+	"time"
+)
+
+// Reconnect streams, kills all sockets after a quarter of the interval, and has
+// all clients resume after a time away. CaughtUp is from the first connect until
+// the last client has what it missed, which "subscribed" says.
+func Reconnect(away time.Duration) Scenario {
+	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
+		return streamWith(ctx, t, p, say, func(ctx context.Context, r *run, to int64) error {
+			if !sleepUntil(ctx, now()+int64(p.Duration)/4) {
+				return context.Cause(ctx)
+			}
+			n := r.swarm.Disconnect(1)
+			r.say("%s: %d sockets killed", t.Name, n)
+			if !sleepUntil(ctx, now()+int64(away)) {
+				return context.Cause(ctx)
+			}
+			before, began := r.usage(), now()
+			if err := r.reconnect(ctx); err != nil {
+				return err
+			}
+			r.result.CaughtUp = float64(now()-began) / 1e9
+			r.result.HandshakeCPU = us(r.usage().CPU-before.CPU) / float64(n)
+			r.result.Handshakes = float64(n) / r.result.CaughtUp
+			return nil
+		})
+	}
+}
+
+func (r *run) reconnect(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTime)
+	defer cancel()
+	return r.swarm.Connect(ctx)
+}
+
+// Slow streams to all for half of the interval; then a share of the clients stops
+// reading. The latencies are those of the others, before and after. Hoard is the
+// most that the server's resident memory and the kernel's queues to its clients
+// grew, for each reader that stalled.
+func Slow(share float64) Scenario {
+	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
+		return streamWith(ctx, t, p, say, func(ctx context.Context, r *run, to int64) error {
+			if !sleepUntil(ctx, now()+int64(p.Duration)/2) {
+				return context.Cause(ctx)
+			}
+			before, err := r.held()
+			if err != nil {
+				return err
+			}
+			r.result.Before = r.swarm.Split()
+			r.result.Stalled = r.swarm.Stall(share)
+			r.say("%s: %d readers stall", t.Name, r.result.Stalled)
+			most := before
+			for now()+int64(time.Second) < to && sleepUntil(ctx, now()+int64(time.Second)) {
+				held, err := r.held()
+				if err != nil {
+					return err
+				}
+				most = max(most, held)
+			}
+			r.result.Hoard = float64(most-before) / float64(max(1, r.result.Stalled))
+			return nil
+		})
+	}
+}
+
+// held is the memory that the server and the kernel hold for its clients.
+func (r *run) held() (int64, error) {
+	unsent, err := Unsent(r.target.Addr)
+	return unsent + r.usage().Resident, err
+}
+
+// Soak streams while each second a share of the clients leaves and resumes. Slope
+// is the growth of the server's memory over the second half of the interval.
+func Soak(churn float64) Scenario {
+	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
+		result, err := streamWith(ctx, t, p, say, func(ctx context.Context, r *run, to int64) error {
+			for at := now() + int64(time.Second); at < to && sleepUntil(ctx, at); at += int64(time.Second) {
+				r.swarm.Disconnect(churn)
+				if err := r.reconnect(ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		result.Slope = slope(result.Samples[len(result.Samples)/2:]) * 3600
+		return result, err
+	}
+}
+
+// slope is the growth of the resident memory, in bytes per second, by the line
+// that fits the samples best.
+func slope(samples []Sample) float64 {
+	var n, x, y, xx, xy float64
+	for _, s := range samples {
+		n++
+		x += s.At
+		y += float64(s.Resident)
+		xx += s.At * s.At
+		xy += s.At * float64(s.Resident)
+	}
+	if n < 2 {
+		return 0
+	}
+	return (n*xy - x*y) / (n*xx - x*x)
+}
+
+// streamWith is Stream with clients that can resume, and something done to them
+// while the interval, which ends at to, is measured.
+func streamWith(ctx context.Context, t *Target, p Plan, say func(string, ...any), during func(ctx context.Context, r *run, to int64) error) (Result, error) {
+	r, err := newRun(t, p, say)
+	if err != nil {
+		return Result{}, err
+	}
+	defer r.swarm.Close()
+	r.swarm.KeepCursors()
+	if err := r.connect(ctx); err != nil {
+		return Result{}, err
+	}
+	err = r.stream(ctx, func(ctx context.Context, to int64) error { return during(ctx, r, to) })
+	return r.result, err
+}
