@@ -197,19 +197,6 @@ func eachThread(do func(id int) error) error {
 	return nil
 }
 
-// Renice sets the priority of this process and of the servers that it starts. Where
-// the kernel shares the CPU out by sessions first, it sets that of the session
-// too: set it back to 0.
-func Renice(nice int) error {
-	session := "/proc/self/autogroup"
-	if b, err := os.ReadFile(session); err == nil && len(b) > 0 {
-		if err := os.WriteFile(session, []byte(strconv.Itoa(nice)), 0); err != nil {
-			return err
-		}
-	}
-	return eachThread(func(id int) error { return unix.Setpriority(unix.PRIO_PROCESS, id, nice) })
-}
-
 // Pin keeps this process on the first of its cores, and gives the last for a
 // server, and both in words; -1 where there is one core only.
 func Pin() (server int, words string, err error) {

@@ -32,7 +32,6 @@ type server struct {
 	Server string   `placeholder:"FILE" help:"The pushhub binary to start; else ./cmd/pushhub is built."`
 	Log    string   `default:"memory" enum:"memory,redis" help:"Where a started server keeps its log: memory, or a redis-server that is started too."`
 	Env    []string `placeholder:"NAME=VALUE" sep:"none" help:"Settings of a started server; may be repeated."`
-	Nice   int      `default:"0" help:"Priority of the load tester and of what it starts, as of nice(1): on a machine that others use, below 0."`
 	NoPin  bool     `help:"Do not keep the server and the load tester on a core each."`
 }
 
@@ -92,12 +91,6 @@ func (m *measured) measure(ctx context.Context, out output, name string, scenari
 	report := loadtest.Report{Scenario: name, Plan: m.Plan, Conditions: loadtest.ReadConditions(os.Args)}
 	if err := loadtest.RaiseFiles(m.Clients); err != nil {
 		return err
-	}
-	if m.Nice != 0 {
-		if err := loadtest.Renice(m.Nice); err != nil {
-			return fmt.Errorf("--nice %d: %w", m.Nice, err)
-		}
-		defer func() { _ = loadtest.Renice(0) }()
 	}
 	core := -1
 	if !m.NoPin {
