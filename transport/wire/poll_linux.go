@@ -152,21 +152,30 @@ func readSocket(fd int, p []byte) (n int, again bool, err error) {
 }
 
 // vector is how the kernel wants to be told of several frames.
-type vector [batchFrames]unix.Iovec
+type vector struct {
+	frames [batchFrames]unix.Iovec
+	head   unix.Msghdr
+}
 
 // writeSocket writes what the socket takes now, 0 if it is full. It does not block,
 // so the scheduler is not told of it.
 func writeSocket(fd int, frames [][]byte, v *vector) (int, error) {
-	trap, base, length := uintptr(unix.SYS_WRITE), unsafe.Pointer(unsafe.SliceData(frames[0])), len(frames[0])
-	if len(frames) > 1 {
-		for i, f := range frames {
-			v[i].Base = unsafe.SliceData(f)
-			v[i].SetLen(len(f))
-		}
-		trap, base, length = unix.SYS_WRITEV, unsafe.Pointer(v), len(frames)
-	}
+	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	for {
-		n, _, errno := unix.RawSyscall(trap, uintptr(fd), uintptr(base), uintptr(length))
+		var n uintptr
+		var errno unix.Errno
+		if len(frames) == 1 {
+			n, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+				uintptr(unsafe.Pointer(unsafe.SliceData(frames[0]))), uintptr(len(frames[0])), flags, 0, 0)
+		} else {
+			for i, f := range frames {
+				v.frames[i].Base = unsafe.SliceData(f)
+				v.frames[i].SetLen(len(f))
+			}
+			v.head.Iov = &v.frames[0]
+			v.head.SetIovlen(len(frames))
+			n, _, errno = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&v.head)), flags)
+		}
 		switch errno {
 		case 0:
 			return int(n), nil
