@@ -110,7 +110,7 @@ func TestPositions(t *testing.T) {
 				l.conn.Flush()
 				for l.next().name != "mark" {
 				}
-				l.conn.Event(event("a", 100, 1), true) // queued, never flushed
+				l.conn.Retained(event("a", 100, 1), true) // queued, never flushed
 				l.conn.Close(protocol.Drain)
 				require.Equal(t, block{"", "bye", "1012 " + c.want}, l.next())
 				l.end()
