@@ -160,3 +160,6 @@ func (t *tenant) checkCaches() error {
 	}
 	return nil
 }
+
+// Room gives how many entries the outbox has room for, and how many keys it knows.
+func (o *Outbox) Room() (entries, keys int) { return cap(o.queue), len(o.places) }

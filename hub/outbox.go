@@ -60,8 +60,8 @@ func (o *Outbox) Event(e *protocol.Event, frame []byte, id, behind bool) (confla
 		o.queue[o.places[place]] = Entry{}
 		o.holes++
 		o.bytes -= superseded
-		o.close()
 	}
+	o.close()
 	o.events, o.counted = events, bytes
 	if e.Key != "" {
 		if e.Final {
@@ -90,6 +90,7 @@ func (o *Outbox) Add(e Entry) {
 	case retainedEvent:
 		o.retained++
 	}
+	o.close()
 	o.add(e)
 }
 
@@ -121,9 +122,9 @@ func (o *Outbox) add(e Entry) {
 	o.bytes += len(e.Frame)
 }
 
-// close closes up the holes when they are more than what is left.
+// close lets go of what was taken or superseded, when that is more than what is left.
 func (o *Outbox) close() {
-	if o.holes < 64 || o.holes < o.Len() {
+	if gone := o.head + o.holes; gone < 64 || gone < o.Len() {
 		return
 	}
 	clear(o.places) // also those of what was taken

@@ -207,3 +207,22 @@ func TestOutboxForgetsWhatWasTaken(t *testing.T) {
 	}
 	require.Equal(t, []string{"rest", "y199", "x2"}, got)
 }
+
+// What was taken is let go of, also if the outbox is never empty.
+func TestOutboxThatNeverDrains(t *testing.T) {
+	var box hub.Outbox
+	box.MaxEvents = 256
+	one := make([]hub.Entry, 0, 1)
+	for n := range 100_000 {
+		e := &protocol.Event{Topic: "a", Key: fmt.Sprint("k", n), Cursor: protocol.Cursor{Epoch: "e", Seq: uint64(n)}}
+		_, ok := box.Event(e, []byte("x"), true, true)
+		require.True(t, ok)
+		if box.Len() > 100 {
+			got := box.Take(one, 1<<20)
+			require.EqualValues(t, n-100, got[0].Event.Cursor.Seq)
+		}
+	}
+	room, places := box.Room()
+	require.Less(t, room, 1000)
+	require.Less(t, places, 1000)
+}

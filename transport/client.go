@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -74,6 +76,15 @@ func (c *client) Bye(code protocol.CloseCode, position protocol.Cursor) []byte {
 	return byeBlocks(bye)
 }
 
+// survive ends this connection alone when what was done for it panics.
+func (c *client) survive() {
+	if p := recover(); p != nil {
+		c.s.opts.Logger.Error().Str("request_id", c.info.id).Str("uri_path", c.info.path).
+			Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("a connection panicked")
+		c.conn.Abort()
+	}
+}
+
 // comeBack gives when a client that is closed with code should return: at once
 // where it only has to resume, spread where many go at the same time.
 func (s *Server) comeBack(code protocol.CloseCode) time.Duration {
@@ -111,6 +122,10 @@ func (c *client) start(since protocol.Cursor) bool {
 
 // Due implements wire.Peer: it does what the time asks for.
 func (c *client) Due() time.Duration {
+	if c.session == nil {
+		return 0
+	}
+	defer c.survive()
 	beat := c.interval - c.conn.Idle()
 	if beat <= 0 {
 		c.session.Heartbeat()
@@ -202,6 +217,7 @@ func (c *client) Ended() {
 	if c.session == nil {
 		return
 	}
+	defer c.survive()
 	c.session.Close()
 	c.mu.Lock()
 	c.ended = true

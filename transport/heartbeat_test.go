@@ -13,6 +13,7 @@ import (
 
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport"
 )
 
 // An hour of silence is a heartbeat in each interval, which is the connection's
@@ -280,4 +281,24 @@ func TestExpirySoon(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A client that was refused after its upgrade, and stays, has no session: nothing is
+// due for it but its end.
+func TestRefusedClientThatStays(t *testing.T) {
+	bubble(t, func(o *transport.Options) { o.Limits.Heartbeat = time.Second }, func(t *testing.T, i *instance) {
+		conn, err := i.client().DialContext(t.Context(), "tcp", i.addr)
+		require.NoError(t, err)
+		stays := &raw{t: t, net: conn, in: newReader(conn)}
+		stays.write("GET /api/v1/ws?token=x HTTP/1.1\r\nHost: " + strings.TrimPrefix(i.base, "http://") + "\r\nOrigin: " + i.base + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+		stays.accepted()
+		for {
+			if _, _, err := stays.tryFrame(); err != nil {
+				break
+			}
+		}
+		time.Sleep(time.Minute)
+		require.NoError(t, conn.Close())
+	})
 }

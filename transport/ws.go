@@ -162,7 +162,8 @@ func headerHas(r *http.Request, name, token string) bool {
 }
 
 // Message implements wire.Peer.
-func (c *client) Message(frames []byte) bool {
+func (c *client) Message(frames []byte) (ok bool) {
+	defer c.survive()
 	kind, message, err := parseFrames(frames)
 	if err != nil || kind == websocket.MessageText && !utf8.Valid(message) {
 		return false

@@ -122,7 +122,7 @@ type Stats struct {
 // tcp is the plain TCP connection under socket, if socket adds nothing to it, else
 // nil. Run has to be called.
 func (e *Engine) New(socket Socket, tcp *net.TCPConn, opts *Options, peer Peer, head []byte) *Conn {
-	c := &Conn{e: e, opts: opts, peer: peer, socket: socket, touched: e.clock(), heard: e.clock()}
+	c := &Conn{e: e, opts: opts, peer: peer, socket: socket, touched: e.clock(), heard: time.Since(e.start)}
 	if head != nil {
 		c.flight = append(c.flight, hub.Entry{Frame: head})
 		c.control = int32(frameCost + len(head))
@@ -244,11 +244,11 @@ func (c *Conn) Idle() time.Duration {
 	return c.e.clock() - c.touched
 }
 
-// Silent gives for how long the client has said nothing, to about 100 ms.
+// Silent gives for how long the client has said nothing.
 func (c *Conn) Silent() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.e.clock() - c.heard
+	return time.Since(c.e.start) - c.heard
 }
 
 // Waiting gives the bytes that wait to be written.
@@ -319,7 +319,7 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 
 // expect has the connection end at last, whatever the client does. With mu held.
 func (c *Conn) expect() {
-	c.lingers = c.e.clock() + linger
+	c.lingers = time.Since(c.e.start) + linger
 	c.wake(c.lingers)
 }
 
@@ -443,10 +443,13 @@ func (c *Conn) due(at int64, now time.Duration) {
 	case c.full && c.opts.Stall > 0 && now >= c.progress+c.opts.Stall:
 		c.stalled()
 		c.abort()
-	case c.full && c.opts.Stall > 0:
-		c.wake(c.progress + c.opts.Stall)
-	case c.lingers > 0:
-		c.wake(c.lingers)
+	default:
+		if c.full && c.opts.Stall > 0 {
+			c.wake(c.progress + c.opts.Stall)
+		}
+		if c.lingers > 0 {
+			c.wake(c.lingers)
+		}
 	}
 	c.mu.Unlock()
 	if next := c.peer.Due(); next > 0 {

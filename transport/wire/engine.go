@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,10 @@ type Engine struct {
 	wheel *wheel
 	work  sync.WaitGroup
 
+	mu      sync.Mutex
+	closed  bool               // guarded by mu
+	sockets map[*Conn]struct{} // guarded by mu; those that run on a goroutine of their own
+
 	now atomic.Int64 // ns since start, as of the last turn of the wheel
 
 	once   sync.Once     // starts the poller and the shards, for the first Conn that needs them
@@ -27,7 +33,7 @@ type Engine struct {
 
 // NewEngine makes an Engine. Close ends it.
 func NewEngine() *Engine {
-	e := &Engine{start: time.Now()}
+	e := &Engine{start: time.Now(), sockets: map[*Conn]struct{}{}}
 	e.wheel = newWheel(e)
 	e.work.Go(e.wheel.run)
 	return e
@@ -49,16 +55,40 @@ func (e *Engine) polls() bool {
 	return e.poller != nil
 }
 
-// Close ends the Engine's goroutines. All its Conns must have ended, and no more
-// may be made.
+// enter says whether c, which has a goroutine of its own, may run; leave that it
+// has ended.
+func (e *Engine) enter(c *Conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.closed {
+		e.sockets[c] = struct{}{}
+	}
+	return !e.closed
+}
+
+func (e *Engine) leave(c *Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.sockets, c)
+}
+
+// Close aborts what is left, and ends the Engine's goroutines. A Conn that is made
+// after it ends as soon as it runs.
 func (e *Engine) Close() {
 	e.once.Do(func() {})
+	e.mu.Lock()
+	e.closed = true
+	left := slices.Collect(maps.Keys(e.sockets))
+	e.mu.Unlock()
+	if e.poller != nil {
+		left = append(left, e.poller.close()...)
+	}
+	for _, c := range left {
+		c.Abort()
+	}
 	close(e.wheel.quit)
 	for _, s := range e.shards {
 		s.push(nil)
-	}
-	if e.poller != nil {
-		e.poller.close()
 	}
 	e.work.Wait()
 }

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -20,9 +21,10 @@ type poller struct {
 	raw  syscall.RawConn
 	fd   int
 
-	mu    sync.Mutex
-	conns []*Conn // by descriptor
-	gen   int32   // of the last registration: an event of an older one is void
+	mu     sync.Mutex
+	closed bool
+	conns  []*Conn // by descriptor
+	gen    int32   // of the last registration: an event of an older one is void
 }
 
 // edges are what a socket is registered for.
@@ -46,20 +48,28 @@ func newPoller() *poller {
 	return p
 }
 
-func (p *poller) close() { _ = p.file.Close() } // which ends run
+// close ends run, and gives the Conns that are left. None can be added any more.
+func (p *poller) close() []*Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	_ = p.file.Close()
+	return slices.DeleteFunc(slices.Clone(p.conns), func(c *Conn) bool { return c == nil })
+}
 
 // add registers c by its descriptor.
 func (p *poller) add(c *Conn) error {
 	p.mu.Lock()
-	p.gen++
-	gen := p.gen
+	defer p.mu.Unlock()
+	if p.closed {
+		return net.ErrClosed
+	}
 	for len(p.conns) <= int(c.fd) {
 		p.conns = append(p.conns, nil)
 	}
-	p.conns[c.fd] = c
-	c.gen = gen
-	p.mu.Unlock()
-	ev := unix.EpollEvent{Events: edges, Fd: c.fd, Pad: gen}
+	p.gen++
+	p.conns[c.fd], c.gen = c, p.gen
+	ev := unix.EpollEvent{Events: edges, Fd: c.fd, Pad: c.gen}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, int(c.fd), &ev))
 }
 
@@ -129,7 +139,8 @@ func takeOver(tcp *net.TCPConn) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	return fd, tcp.Close()
+	_ = tcp.Close() // it has no say any more
+	return fd, nil
 }
 
 func closeSocket(fd int) { _ = unix.Close(fd) }

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"time"
 
 	"github.com/pushhub/pushhub/protocol"
 )
@@ -12,6 +13,11 @@ import (
 // connection has ended.
 func (c *Conn) Run(early []byte) {
 	if c.shard == nil {
+		if !c.e.enter(c) {
+			c.Abort()
+			return
+		}
+		defer c.e.leave(c)
 		c.consume(early, true)
 		buf := make([]byte, 4<<10)
 		for {
@@ -58,28 +64,47 @@ func (c *Conn) readable(buf []byte, hup bool) {
 }
 
 // rest reads while there is more, and leaves off then. With mu held, and reading
-// set by the caller. buf is to read into; nil if there is none at hand.
+// set by the caller. buf is the poller's, who has others to see to: after some reads
+// a goroutine goes on. nil is for a goroutine.
 func (c *Conn) rest(buf []byte) {
-	if buf == nil && c.more {
+	polled := buf != nil
+	if !polled && c.more {
 		buf = make([]byte, 4<<10)
 	}
-	for c.more && !c.closed {
+	for reads := 0; c.more && !c.closed; reads++ {
+		if polled && reads == rounds {
+			go c.goOn()
+			return
+		}
 		c.more = false
 		c.mu.Unlock()
 		n, again, err := readSocket(int(c.fd), buf)
-		going := n == 0 || c.consume(buf[:n], false)
 		c.mu.Lock()
-		if n > 0 { // the poller speaks up when more comes, but for the end that it told already
-			c.more = c.more || n == len(buf) || c.hup
-		} else if !again || err != nil {
-			c.abort()
+		if n == 0 {
+			if !again || err != nil {
+				c.abort()
+			}
+			continue
 		}
+		// The poller speaks up when more comes, but for the end that it told already.
+		// This is settled before a message is handed on, to a goroutine that reads too.
+		c.more = c.more || n == len(buf) || c.hup
+		c.mu.Unlock()
+		going := c.consume(buf[:n], false)
+		c.mu.Lock()
 		if !going {
 			return
 		}
 	}
 	c.reading = false
 	c.release()
+}
+
+// goOn is the goroutine that reads where the poller has left off.
+func (c *Conn) goOn() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.rest(nil)
 }
 
 // consume takes what the client sent. It is false when a message is handled by a
@@ -131,7 +156,7 @@ func (c *Conn) consume(p []byte, wait bool) bool {
 func (c *Conn) listens() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard = c.e.clock()
+	c.heard = time.Since(c.e.start)
 	return !c.ending && c.opts.Encoding == protocol.WebSocket
 }
 
@@ -145,12 +170,9 @@ func (c *Conn) hand(frames []byte) {
 // handle is the goroutine of a message, and of what comes after it.
 func (c *Conn) handle(frames []byte) {
 	c.hand(frames)
-	if !c.consume(nil, false) {
-		return
+	if c.consume(nil, false) {
+		c.goOn()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.rest(nil)
 }
 
 // violated closes a connection whose client broke the protocol.

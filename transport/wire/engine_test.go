@@ -1,0 +1,189 @@
+package wire_test
+
+import (
+	"bytes"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/wire"
+)
+
+// more opens another Conn on an engine, directly, and gives the client's end.
+func more(t testing.TB, e *wire.Engine, change func(*setup)) (*wire.Conn, net.Conn) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	far, err := net.Dial("tcp", listener.Addr().String())
+	require.NoError(t, err)
+	near, err := listener.Accept()
+	require.NoError(t, err)
+	o := options(new(counts))
+	o.Encoding, o.MaxMessage = protocol.WebSocket, 8000
+	o.bye = func(code protocol.CloseCode, _ protocol.Cursor) []byte { return protocol.AppendCloseFrame(nil, code) }
+	if change != nil {
+		change(&o)
+	}
+	c := e.New(near, near.(*net.TCPConn), &o.Options, &o, nil)
+	c.Run(nil)
+	return c, far
+}
+
+// Clients that say things without end leave the others their turn.
+func TestFlood(t *testing.T) {
+	e := wire.NewEngine()
+	_, far := more(t, e, nil)
+	defer far.Close()
+	var floods sync.WaitGroup
+	pongs := bytes.Repeat(frame(0x8a, ""), 100_000)
+	for range 3 {
+		_, flood := more(t, e, nil)
+		defer flood.Close()
+		floods.Go(func() {
+			for {
+				if _, err := flood.Write(pongs); err != nil {
+					return
+				}
+			}
+		})
+	}
+	for range 50 {
+		_, err := far.Write(frame(0x89, "x"))
+		require.NoError(t, err)
+		require.NoError(t, far.SetReadDeadline(time.Now().Add(10*time.Second)))
+		_, err = far.Read(make([]byte, 3))
+		require.NoError(t, err, "a ping is not answered")
+	}
+	e.Close() // which ends the floods too
+	floods.Wait()
+}
+
+// What comes while a message is handled is read after it, however that falls.
+func TestReadsAfterMessages(t *testing.T) {
+	e := wire.NewEngine()
+	var got atomic.Int64
+	arrived := make(chan struct{}, 1)
+	sent, begun := make(chan struct{}), make(chan struct{})
+	c, far := more(t, e, func(o *setup) {
+		o.message = func(p []byte) bool {
+			if len(p) < 100 {
+				begun <- struct{}{}
+				<-sent // what follows waits in the socket
+			}
+			if got.Add(1)%9 == 0 {
+				arrived <- struct{}{}
+			}
+			return true
+		}
+	})
+	defer e.Close()
+	defer far.Close()
+	var others sync.WaitGroup
+	defer others.Wait()
+	stop := make(chan struct{})
+	defer close(stop)
+	for range 2 { // who want the Conn's lock, as the fan-out does
+		others.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					c.Stats()
+				}
+			}
+		})
+	}
+	asLongAsARead := bytes.Repeat(text(string(bytes.Repeat([]byte("x"), 4096-8))), 8)
+	for range 500 {
+		_, err := far.Write(text("first"))
+		require.NoError(t, err)
+		<-begun
+		_, err = far.Write(asLongAsARead)
+		require.NoError(t, err)
+		sent <- struct{}{}
+		select {
+		case <-arrived:
+		case <-time.After(20 * time.Second):
+			require.Fail(t, "no more comes", "%d messages", got.Load())
+		}
+	}
+}
+
+// A client that is closed while its socket is full is waited for some seconds, not
+// for the stall time, whatever else is due meanwhile.
+func TestLingerOfAFullSocket(t *testing.T) {
+	t.Parallel()
+	e := wire.NewEngine()
+	defer e.Close()
+	c, far := more(t, e, func(o *setup) {
+		o.Encoding, o.Stall = protocol.SSE, time.Hour
+		o.due = func() time.Duration { return 50 * time.Minute }
+	})
+	defer far.Close()
+	for c.Waiting() < 1<<20 {
+		c.Event(event("a", 1, 60_000), true)
+		time.Sleep(time.Millisecond)
+	}
+	c.Wake(time.Second)
+	c.Close(protocol.Drain)
+	select {
+	case <-c.Done():
+	case <-time.After(time.Minute):
+		require.Fail(t, "it is waited for")
+	}
+}
+
+// What a client says counts from when it was said, also while the wheel is late.
+func TestSilentWhileTheWheelIsLate(t *testing.T) {
+	t.Parallel()
+	e := wire.NewEngine()
+	defer e.Close()
+	late, turn := make(chan struct{}), make(chan struct{})
+	defer close(turn)
+	slow, farther := more(t, e, func(o *setup) {
+		o.due = func() time.Duration { late <- struct{}{}; <-turn; return 0 }
+	})
+	defer farther.Close()
+	heard := make(chan struct{}, 1)
+	c, far := more(t, e, func(o *setup) { o.message = func([]byte) bool { heard <- struct{}{}; return true } })
+	defer far.Close()
+	slow.Wake(0)
+	<-late
+	before := time.Now()
+	time.Sleep(300 * time.Millisecond)
+	_, err := far.Write(text("here I am"))
+	require.NoError(t, err)
+	<-heard
+	require.Less(t, c.Silent(), time.Since(before)-250*time.Millisecond)
+}
+
+// An engine that ends takes its connections along; those that come later end too.
+func TestEngineEnds(t *testing.T) {
+	e := wire.NewEngine()
+	direct, far := more(t, e, nil)
+	defer far.Close()
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	o := options(new(counts))
+	piped := e.New(ours, nil, &o.Options, &o, nil)
+	var run sync.WaitGroup
+	begun := make(chan struct{})
+	run.Go(func() { close(begun); piped.Run(nil) })
+	<-begun
+	e.Close()
+	<-direct.Done()
+	run.Wait() // whether it had entered or not
+	<-piped.Done()
+	again, farther := more(t, e, nil)
+	defer farther.Close()
+	<-again.Done()
+	_, err := far.Read(make([]byte, 1))
+	require.Error(t, err)
+}
