@@ -79,7 +79,7 @@ type limitSettings struct {
 	MaxBodyBytes     number    `setting:"MAX_BODY_BYTES" default:"1048576" min:"1" help:"One publish."`
 	MaxTopics        number    `setting:"MAX_TOPICS" default:"100" min:"1" help:"Topics and patterns of one connection."`
 	OutboxEvents     number    `setting:"OUTBOX_EVENTS" default:"256" min:"1" help:"Events that may wait for one connection."`
-	OutboxBytes      number    `setting:"OUTBOX_BYTES" default:"1048576" min:"1" help:"Bytes that may wait for one connection."`
+	OutboxBytes      number    `setting:"OUTBOX_BYTES" default:"1048576" min:"1" max:"1073741824" help:"Bytes that may wait for one connection."`
 	MaxConnections   number    `setting:"MAX_CONNECTIONS" default:"0" help:"Connections of this instance; 0 is what memory bears."`
 	HandshakeSeconds seconds   `setting:"HANDSHAKE_SECONDS" default:"10" min:"1" max:"3600" help:"Time for the head of a request."`
 	HeartbeatSeconds seconds   `setting:"HEARTBEAT_SECONDS" default:"20" min:"1" max:"3600" help:"Longest silence on a connection."`

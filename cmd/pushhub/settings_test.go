@@ -167,6 +167,7 @@ func TestMalformedSettings(t *testing.T) {
 		{"MAX_TOPICS", "0", "from 1 to"},
 		{"OUTBOX_EVENTS", "many", "whole number"},
 		{"OUTBOX_BYTES", "99999999999", "from 1 to"},
+		{"OUTBOX_BYTES", "1073741825", "from 1 to 1073741824"},
 		{"MAX_CONNECTIONS", "-5", "whole number"},
 		{"HANDSHAKE_SECONDS", "0", "from 1 to"},
 		{"HEARTBEAT_SECONDS", "20s", "from 1 to 3600"},
