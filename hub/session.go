@@ -71,20 +71,6 @@ type Session struct {
 	t       *tenant // fixed after construction
 }
 
-// work is what a session is about to do. It goes when that is done: most sessions
-// have none. The pointer to it is set while none works on it, and taken away by who
-// does.
-type work struct {
-	// fixed after construction
-	ctx    context.Context
-	cancel context.CancelFunc
-
-	// guarded by the tenant's lock
-	ops   []func()
-	names map[string]bool // what the session's subs will hold when all ops are done
-	asked []*request      // Subscribes whose op has not begun
-}
-
 // subs are those of one session, in no order.
 type subs []*sub
 
@@ -337,62 +323,6 @@ func (s *Session) Close() {
 	t.h.left(t)
 }
 
-// over says whether nothing is begun any more. With the tenant's lock held.
-func (s *Session) over() bool { return s.closed || s.t.h.ctx.Err() != nil }
-
-// todo gives the session's work, which may have to be begun. With the tenant's lock
-// held; do or idle must follow.
-func (s *Session) todo() *work {
-	if s.work == nil {
-		s.work = &work{names: map[string]bool{}}
-		s.work.ctx, s.work.cancel = context.WithCancel(s.t.h.ctx)
-		for _, sub := range s.subs {
-			s.work.names[sub.want.Pattern] = true
-		}
-	}
-	return s.work
-}
-
-// idle ends the work if there is nothing to do. With the tenant's lock held.
-func (s *Session) idle() bool {
-	if len(s.work.ops) > 0 && !s.closed {
-		return false
-	}
-	s.work.cancel()
-	s.work = nil
-	return true
-}
-
-// do puts op at the end of what the session has to do. With the tenant's lock held.
-func (s *Session) do(op func()) {
-	if s.over() {
-		return
-	}
-	todo := s.todo()
-	todo.ops = append(todo.ops, op)
-	if len(todo.ops) == 1 {
-		s.t.h.start(s.run)
-	}
-}
-
-// run is the goroutine of a session: it lives while there is something to do. What
-// is being done stays the first of ops until it is done.
-func (s *Session) run() {
-	for {
-		s.t.mu.Lock()
-		op := s.work.ops[0]
-		s.t.mu.Unlock()
-		op()
-		s.t.mu.Lock()
-		s.work.ops = s.work.ops[1:]
-		if s.idle() {
-			s.t.mu.Unlock()
-			return
-		}
-		s.t.mu.Unlock()
-	}
-}
-
 // stale marks what is live as complete to c and no further. With the tenant's
 // lock held, by hold, which clears the tenant's lists.
 func (s *Session) stale(c protocol.Cursor) {
@@ -436,53 +366,5 @@ func (s *Session) catchUp() {
 	s.t.mu.Unlock()
 	if again != nil {
 		s.join(again, nil)
-	}
-}
-
-// listOf gives the tenant's list that a subscription is in while it is live.
-func (t *tenant) listOf(s *sub, grow bool) *[]*sub {
-	if protocol.IsPattern(s.want.Pattern) {
-		return t.wild.at(s.want.Pattern, grow)
-	}
-	list := t.exact[s.want.Pattern]
-	if list == nil {
-		list = new([]*sub)
-		t.exact[s.want.Pattern] = list
-	}
-	return list
-}
-
-// list makes a subscription live, unlist ends that. With mu held.
-func (t *tenant) list(s *sub) {
-	list := t.listOf(s, true)
-	if len(*list) > 0 {
-		s.want.Pattern = (*list)[0].want.Pattern // one string for all
-	}
-	s.want.Since = protocol.Cursor{}
-	s.index, s.state, s.owner = len(*list), live, true
-	*list = append(*list, s)
-	if len(*list) == 1 {
-		t.topics++
-		t.h.stats.Topics.Add(1)
-	}
-}
-
-func (t *tenant) unlist(s *sub) {
-	list := t.listOf(s, false)
-	last := len(*list) - 1
-	moved := (*list)[last]
-	(*list)[s.index], moved.index = moved, s.index
-	(*list)[last] = nil
-	*list = (*list)[:last]
-	if last > 0 {
-		return
-	}
-	t.topics--
-	t.h.stats.Topics.Add(-1)
-	if protocol.IsPattern(s.want.Pattern) {
-		*list = nil
-		t.wild.prune(s.want.Pattern)
-	} else {
-		delete(t.exact, s.want.Pattern)
 	}
 }

@@ -286,19 +286,18 @@ func TestExpirySoon(t *testing.T) {
 // A client that was refused after its upgrade, and stays, has no session: nothing is
 // due for it but its end.
 func TestRefusedClientThatStays(t *testing.T) {
-	bubble(t, func(o *transport.Options) { o.Limits.Heartbeat = time.Second }, func(t *testing.T, i *instance) {
-		conn, err := i.client().DialContext(t.Context(), "tcp", i.addr)
-		require.NoError(t, err)
-		stays := &raw{t: t, net: conn, in: newReader(conn)}
-		stays.write("GET /api/v1/ws?token=x HTTP/1.1\r\nHost: " + strings.TrimPrefix(i.base, "http://") + "\r\nOrigin: " + i.base + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
-		stays.accepted()
-		for {
-			if _, _, err := stays.tryFrame(); err != nil {
-				break
-			}
-		}
-		time.Sleep(time.Minute)
-		require.NoError(t, conn.Close())
-	})
+	t.Parallel()
+	i := start(t, func(o *transport.Options) { o.Limits.Heartbeat = time.Second })
+	stays := i.raw(0)
+	conn := stays.net
+	stays.write("GET /api/v1/ws?token=x HTTP/1.1\r\nHost: " + strings.TrimPrefix(i.base, "http://") + "\r\nOrigin: " + i.base + "\r\nConnection: Upgrade\r\n" +
+		"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	stays.accepted()
+	require.Eventually(t, func() bool { // until the hub has closed, after the linger time
+		_, err := conn.Write([]byte{0})
+		return err != nil
+	}, time.Minute, 50*time.Millisecond)
+	require.NoError(t, conn.Close())
+	require.NoError(t, i.server.Close()) // it waits for what was due
+	require.NotContains(t, i.lines.String(), "panicked")
 }

@@ -1,0 +1,51 @@
+package hub
+
+import "github.com/pushhub/pushhub/protocol"
+
+// listOf gives the tenant's list that a subscription is in while it is live.
+func (t *tenant) listOf(s *sub, grow bool) *[]*sub {
+	if protocol.IsPattern(s.want.Pattern) {
+		return t.wild.at(s.want.Pattern, grow)
+	}
+	list := t.exact[s.want.Pattern]
+	if list == nil {
+		list = new([]*sub)
+		t.exact[s.want.Pattern] = list
+	}
+	return list
+}
+
+// list makes a subscription live, unlist ends that. With mu held.
+func (t *tenant) list(s *sub) {
+	list := t.listOf(s, true)
+	if len(*list) > 0 {
+		s.want.Pattern = (*list)[0].want.Pattern // one string for all
+	}
+	s.want.Since = protocol.Cursor{}
+	s.index, s.state, s.owner = len(*list), live, true
+	*list = append(*list, s)
+	if len(*list) == 1 {
+		t.topics++
+		t.h.stats.Topics.Add(1)
+	}
+}
+
+func (t *tenant) unlist(s *sub) {
+	list := t.listOf(s, false)
+	last := len(*list) - 1
+	moved := (*list)[last]
+	(*list)[s.index], moved.index = moved, s.index
+	(*list)[last] = nil
+	*list = (*list)[:last]
+	if last > 0 {
+		return
+	}
+	t.topics--
+	t.h.stats.Topics.Add(-1)
+	if protocol.IsPattern(s.want.Pattern) {
+		*list = nil
+		t.wild.prune(s.want.Pattern)
+	} else {
+		delete(t.exact, s.want.Pattern)
+	}
+}
