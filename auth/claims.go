@@ -18,7 +18,8 @@ const maxDate = 253402300799
 // is not current. What depends on the time of each call is left to current.
 func (v *Verifier) identity(payload []byte, now time.Time) (*Identity, *protocol.Error) {
 	r := &reader{}
-	if json.Unmarshal(payload, &r.members) != nil {
+	var ok bool
+	if r.members, ok = protocol.ParseObject(payload); !ok {
 		return nil, unauthorized("token", protocol.Malformed, "the claims are not a JSON object")
 	}
 	id := &Identity{}
@@ -95,7 +96,13 @@ func (v *Verifier) readParties(r *reader) {
 // is current. A token without one is never held up by it.
 func (v *Verifier) readSubscription(r *reader, id *Identity) (current bool) {
 	sub := &reader{within: "subscription"}
-	if !r.take("subscription", &sub.members, "an object") {
+	raw := r.members.Get("subscription")
+	if raw == nil {
+		return true
+	}
+	var ok bool
+	if sub.members, ok = protocol.ParseObject(raw); !ok {
+		r.wrong("subscription", "an object")
 		return true
 	}
 	id.Tier = sub.text("tier")
@@ -114,7 +121,7 @@ func (v *Verifier) readSubscription(r *reader, id *Identity) (current bool) {
 // reader takes members out of a JSON object whose names are matched exactly. It
 // keeps the first thing that is wrong.
 type reader struct {
-	members map[string]json.RawMessage
+	members protocol.Object
 	within  string // the claim that the object is part of; "" for the claims themselves
 	err     *protocol.Error
 }
@@ -134,28 +141,25 @@ func (r *reader) adopt(inner *reader) {
 	}
 }
 
-// take decodes a member and says whether there is one of the right type. want
-// says in words what that is.
-func (r *reader) take(name string, into any, want string) bool {
-	raw, ok := r.members[name]
-	if !ok {
-		return false
+// wrong: a member is not what it has to be, which want says in words.
+func (r *reader) wrong(name, want string) {
+	whole := name
+	if r.within != "" {
+		whole = r.within + "." + name
 	}
-	if string(raw) == "null" || json.Unmarshal(raw, into) != nil {
-		whole := name
-		if r.within != "" {
-			whole = r.within + "." + name
-		}
-		r.fail(name, protocol.Invalid, whole+" is not "+want)
-		return false
-	}
-	return true
+	r.fail(name, protocol.Invalid, whole+" is not "+want)
 }
 
 // optional gives a string and whether the member is there.
 func (r *reader) optional(name string) (string, bool) {
-	var s string
-	ok := r.take(name, &s, "a string")
+	raw := r.members.Get(name)
+	if raw == nil {
+		return "", false
+	}
+	s, ok := protocol.ParseText(raw)
+	if !ok {
+		r.wrong(name, "a string")
+	}
 	return s, ok
 }
 
@@ -167,8 +171,13 @@ func (r *reader) text(name string) string {
 
 // date gives a numeric date, cut to the second, and whether it is there.
 func (r *reader) date(name string) (time.Time, bool) {
+	raw := r.members.Get(name)
+	if raw == nil {
+		return time.Time{}, false
+	}
 	var seconds float64
-	if !r.take(name, &seconds, "a number of seconds") {
+	if string(raw) == "null" || json.Unmarshal(raw, &seconds) != nil {
+		r.wrong(name, "a number of seconds")
 		return time.Time{}, false
 	}
 	if seconds < 0 || seconds > maxDate {
@@ -180,8 +189,13 @@ func (r *reader) date(name string) (time.Time, bool) {
 
 // patterns gives a list of topics and patterns, and whether it is there.
 func (r *reader) patterns(name string) ([]string, bool) {
-	var list []string
-	if !r.take(name, &list, "an array of strings") {
+	raw := r.members.Get(name)
+	if raw == nil {
+		return nil, false
+	}
+	list, ok := texts(raw)
+	if !ok {
+		r.wrong(name, "an array of strings")
 		return nil, false
 	}
 	for _, p := range list {
@@ -192,29 +206,54 @@ func (r *reader) patterns(name string) ([]string, bool) {
 	return list, true
 }
 
+// texts reads an array of strings.
+func texts(raw []byte) ([]string, bool) {
+	parts, ok := protocol.ParseArray(raw)
+	list := make([]string, len(parts))
+	for i, p := range parts {
+		var text bool
+		list[i], text = protocol.ParseText(p)
+		ok = ok && text
+	}
+	return list, ok
+}
+
 // audience gives aud, which may be a string or an array of strings.
 func (r *reader) audience() []string {
-	if raw := r.members["aud"]; len(raw) > 0 && raw[0] == '"' {
-		if one := r.text("aud"); one != "" {
-			return []string{one}
-		}
+	raw := r.members.Get("aud")
+	if raw == nil {
 		return nil
 	}
-	var list []string
-	r.take("aud", &list, "a string or an array of strings")
+	if one, ok := protocol.ParseText(raw); ok {
+		return slices.DeleteFunc([]string{one}, func(s string) bool { return s == "" })
+	}
+	list, ok := texts(raw)
+	if !ok {
+		r.wrong("aud", "a string or an array of strings")
+		return nil
+	}
 	return list
 }
 
 // access gives the entries of tenant_access.
 func (r *reader) access() []access {
 	const name = "tenant_access"
-	var entries []map[string]json.RawMessage
-	if !r.take(name, &entries, "an array of objects") {
+	raw := r.members.Get(name)
+	if raw == nil {
+		return nil
+	}
+	entries, ok := protocol.ParseArray(raw)
+	if !ok {
+		r.wrong(name, "an array of objects")
 		return nil
 	}
 	list := make([]access, 0, len(entries))
-	for _, members := range entries {
-		entry := &reader{members: members, within: name}
+	for _, raw := range entries {
+		entry := &reader{within: name}
+		if entry.members, ok = protocol.ParseObject(raw); !ok {
+			r.wrong(name, "an array of objects")
+			return nil
+		}
 		a := access{entry.text("id"), entry.text("role"), entry.text("tier")}
 		if protocol.CheckTenant(a.tenant) != nil {
 			entry.fail("id", protocol.Malformed, "tenant_access holds an entry without a well-formed id")

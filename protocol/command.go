@@ -35,16 +35,16 @@ type TopicWish struct {
 // error, where it could be read.
 func ParseCommand(b []byte) (Command, *Error) {
 	var c Command
-	o, ok := parseObject(b)
+	o, ok := ParseObject(b)
 	if !ok {
 		return c, wrong("message", Malformed, "the message is not one JSON object")
 	}
-	ref, _, ok := o.text("ref")
+	ref, _, ok := o.Text("ref")
 	if !ok || len(ref) > MaxLabelBytes {
 		return c, wrong("ref", Malformed, "ref is not a string of at most %d bytes", MaxLabelBytes)
 	}
 	c.Ref = ref
-	op, found, ok := o.text("op")
+	op, found, ok := o.Text("op")
 	switch c.Op = Op(op); {
 	case !found:
 		return c, wrong("op", Required, "op is missing")
@@ -55,7 +55,7 @@ func ParseCommand(b []byte) (Command, *Error) {
 	case c.Op == OpUnsubscribe:
 		return o.unsubscribe(c)
 	case c.Op == OpAuth:
-		token, found, ok := o.text("token")
+		token, found, ok := o.Text("token")
 		if !found || token == "" && ok {
 			return c, wrong("token", Required, "token is missing")
 		}
@@ -74,12 +74,12 @@ func wrong(field string, reason Reason, format string, args ...any) *Error {
 	return Errorf(BadRequest, InMessage, field, reason, format, args...)
 }
 
-func (o object) topics() ([]json.RawMessage, *Error) {
-	raw := o["topics"]
+func (o Object) topics() ([][]byte, *Error) {
+	raw := o.Get("topics")
 	if isNull(raw) {
 		return nil, wrong("topics", Required, "topics is missing")
 	}
-	list, ok := parseArray(raw)
+	list, ok := ParseArray(raw)
 	if !ok {
 		return nil, wrong("topics", Malformed, "topics is not an array")
 	}
@@ -89,7 +89,7 @@ func (o object) topics() ([]json.RawMessage, *Error) {
 	return list, nil
 }
 
-func (o object) subscribe(c Command) (Command, *Error) {
+func (o Object) subscribe(c Command) (Command, *Error) {
 	list, err := o.topics()
 	if err != nil {
 		return c, err
@@ -102,21 +102,23 @@ func (o object) subscribe(c Command) (Command, *Error) {
 	for i, raw := range list {
 		w := base
 		if raw[0] == '{' {
-			own, ok := parseObject(raw)
+			own, ok := ParseObject(raw)
 			if !ok {
 				return c, wrong("topics", Malformed, "topics[%d] is not an object", i)
 			}
 			var found bool
-			if w.Topic, found, ok = own.text("topic"); !found || !ok {
+			if w.Topic, found, ok = own.Text("topic"); !found || !ok {
 				return c, wrong("topics", Malformed, "topics[%d].topic is not a string", i)
 			}
-			if !isNull(own["since"]) || !isNull(own["last"]) {
+			if !isNull(own.Get("since")) || !isNull(own.Get("last")) {
 				w.Since, w.Last = Cursor{}, -1
 			}
 			if err := own.start(&w); err != nil {
 				return c, err
 			}
-		} else if raw[0] != '"' || json.Unmarshal(raw, &w.Topic) != nil {
+		} else if text, ok := ParseText(raw); ok {
+			w.Topic = text
+		} else {
 			return c, wrong("topics", Malformed, "topics[%d] is neither a string nor an object", i)
 		}
 		if err := CheckPattern(w.Topic); err != nil {
@@ -128,8 +130,8 @@ func (o object) subscribe(c Command) (Command, *Error) {
 }
 
 // start reads since and last into w.
-func (o object) start(w *TopicWish) *Error {
-	since, found, ok := o.text("since")
+func (o Object) start(w *TopicWish) *Error {
+	since, found, ok := o.Text("since")
 	if !ok {
 		return wrong("since", Malformed, "since is not a string")
 	}
@@ -140,7 +142,7 @@ func (o object) start(w *TopicWish) *Error {
 		}
 		w.Since = c
 	}
-	if raw := o["last"]; !isNull(raw) {
+	if raw := o.Get("last"); !isNull(raw) {
 		var n int
 		if json.Unmarshal(raw, &n) != nil || n < 0 || n > MaxLast {
 			return wrong("last", Malformed, "last is not a whole number from 0 to %d", MaxLast)
@@ -150,15 +152,15 @@ func (o object) start(w *TopicWish) *Error {
 	return nil
 }
 
-func (o object) unsubscribe(c Command) (Command, *Error) {
+func (o Object) unsubscribe(c Command) (Command, *Error) {
 	list, err := o.topics()
 	if err != nil {
 		return c, err
 	}
 	c.Topics = make([]TopicWish, len(list))
 	for i, raw := range list {
-		var s string
-		if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
+		s, ok := ParseText(raw)
+		if !ok {
 			return c, wrong("topics", Malformed, "topics[%d] is not a string", i)
 		}
 		if err := CheckPattern(s); err != nil {

@@ -4,47 +4,66 @@ import (
 	"bytes"
 	"encoding/json"
 	"mime"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
-// object is a JSON object with its members as they came, found by their exact
+// Object is a JSON object with its members as they came, found by their exact
 // names (encoding/json would fold their case). A name given twice counts last.
-type object map[string]json.RawMessage
+type Object []part
 
-// parseObject reads one JSON object that fills b.
-func parseObject(b []byte) (object, bool) {
-	var o object
-	if !utf8.Valid(b) || json.Unmarshal(b, &o) != nil || o == nil {
+// ParseObject reads one JSON object that fills b, which has to be UTF-8. The Object
+// holds on to b.
+func ParseObject(b []byte) (Object, bool) {
+	if !utf8.Valid(b) {
 		return nil, false
 	}
-	return o, true
+	return split(b, '{')
 }
 
-// parseArray reads one JSON array that fills b.
-func parseArray(b []byte) ([]json.RawMessage, bool) {
-	var a []json.RawMessage
-	if !utf8.Valid(b) || json.Unmarshal(b, &a) != nil || a == nil {
+// ParseArray reads one JSON array that fills b, which has to be UTF-8, and gives its
+// elements, parts of b.
+func ParseArray(b []byte) ([][]byte, bool) {
+	if !utf8.Valid(b) {
 		return nil, false
 	}
-	return a, true
+	parts, ok := split(b, '[')
+	list := make([][]byte, len(parts))
+	for i := range parts {
+		list[i] = parts[i].value
+	}
+	return list, ok
 }
 
-// text reads a member that must be a string. found is false where it is absent
+// Get gives the JSON of a member, nil if there is none.
+func (o Object) Get(name string) []byte {
+	for _, m := range slices.Backward(o) {
+		if string(m.name[1:len(m.name)-1]) == name {
+			return m.value
+		}
+		if bytes.IndexByte(m.name, '\\') >= 0 {
+			if n, _ := ParseText(m.name); n == name {
+				return m.value
+			}
+		}
+	}
+	return nil
+}
+
+// Text reads a member that must be a string. found is false where it is absent
 // or null, ok is false where it is of another type.
-func (o object) text(name string) (s string, found, ok bool) {
-	raw := o[name]
+func (o Object) Text(name string) (s string, found, ok bool) {
+	raw := o.Get(name)
 	if isNull(raw) {
 		return "", false, true
 	}
-	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", true, false
-	}
-	return s, true, true
+	s, ok = ParseText(raw)
+	return s, true, ok
 }
 
-func isNull(raw json.RawMessage) bool {
+func isNull(raw []byte) bool {
 	return len(raw) == 0 || string(raw) == "null"
 }
 
@@ -57,8 +76,12 @@ const maxDepth = 9000
 // otherwise to the byte: numbers, escapes, order and repetition of keys. It is
 // false for what is no JSON or no UTF-8, or nested more than 9,000 deep.
 func Compact(b []byte) ([]byte, bool) {
-	if !utf8.Valid(b) || depth(b) > maxDepth {
+	s := scanner{b: b}
+	if !utf8.Valid(b) || !s.whole() || s.deepest > maxDepth {
 		return nil, false
+	}
+	if !s.spaced {
+		return bytes.Clone(b), true
 	}
 	var out bytes.Buffer
 	out.Grow(len(b))
@@ -66,29 +89,6 @@ func Compact(b []byte) ([]byte, bool) {
 		return nil, false
 	}
 	return out.Bytes(), true
-}
-
-// depth gives how deep the arrays and objects of a JSON text lie in one another.
-func depth(b []byte) (deepest int) {
-	if bytes.Count(b, []byte{'['})+bytes.Count(b, []byte{'{'}) <= maxDepth {
-		return 0 // not too deep, whatever it is: so for nearly all
-	}
-	level, quoted := 0, false
-	for i := 0; i < len(b); i++ {
-		switch c := b[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '[' || c == '{':
-			level++
-			deepest = max(deepest, level)
-		case c == ']' || c == '}':
-			level--
-		}
-	}
-	return deepest
 }
 
 // MaxLabelBytes bounds type, source, key and dedupe.

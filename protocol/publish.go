@@ -15,24 +15,24 @@ const MaxBatch = 1000
 // after compaction. Nothing is given unless all of it is right; the details of
 // the error name the field, in a batch as events[3].topic.
 func ParsePublish(body []byte, maxData int) ([]Publication, *Error) {
-	o, ok := parseObject(body)
+	o, ok := ParseObject(body)
 	if !ok {
 		return nil, inBody("body", Malformed, "the body is not one JSON object in UTF-8")
 	}
-	raw, batch := o["events"]
-	if !batch {
+	raw := o.Get("events")
+	if raw == nil {
 		p, err := o.publication("", maxData)
 		if err != nil {
 			return nil, err
 		}
 		return []Publication{p}, nil
 	}
-	return parseBatch(raw, maxData, object.publication)
+	return parseBatch(raw, maxData, Object.publication)
 }
 
 // parseBatch reads an array of events, each with one.
-func parseBatch(raw []byte, maxData int, one func(object, string, int) (Publication, *Error)) ([]Publication, *Error) {
-	list, ok := parseArray(raw)
+func parseBatch(raw []byte, maxData int, one func(Object, string, int) (Publication, *Error)) ([]Publication, *Error) {
+	list, ok := ParseArray(raw)
 	if !ok {
 		return nil, inBody("events", Malformed, "events is not an array")
 	}
@@ -45,7 +45,7 @@ func parseBatch(raw []byte, maxData int, one func(object, string, int) (Publicat
 	all := make([]Publication, len(list))
 	for i, raw := range list {
 		at := "events[" + strconv.Itoa(i) + "]"
-		o, ok := parseObject(raw)
+		o, ok := ParseObject(raw)
 		if !ok {
 			return nil, inBody(at, Malformed, "%s is not an object", at)
 		}
@@ -63,7 +63,7 @@ func inBody(field string, reason Reason, format string, args ...any) *Error {
 }
 
 // publication reads one event; at is the prefix of its fields in errors.
-func (o object) publication(at string, maxData int) (Publication, *Error) {
+func (o Object) publication(at string, maxData int) (Publication, *Error) {
 	var p Publication
 	var err *Error
 	p.field = at + "topic"
@@ -85,18 +85,18 @@ func (o object) publication(at string, maxData int) (Publication, *Error) {
 	if p.Dedupe, err = o.label(at, "dedupe", false); err != nil {
 		return p, err
 	}
-	if raw := o["final"]; !isNull(raw) && json.Unmarshal(raw, &p.Final) != nil {
+	if raw := o.Get("final"); !isNull(raw) && json.Unmarshal(raw, &p.Final) != nil {
 		return p, inBody(at+"final", Malformed, "%sfinal is not a boolean", at)
 	}
-	if _, found := o["data"]; !found {
+	if o.Get("data") == nil {
 		return p, inBody(at+"data", Required, "%sdata is missing", at)
 	}
 	p.Data, err = o.data(at, maxData)
 	return p, err
 }
 
-func (o object) topic(at, name string) (string, *Error) {
-	s, found, ok := o.text(name)
+func (o Object) topic(at, name string) (string, *Error) {
+	s, found, ok := o.Text(name)
 	if !found {
 		return "", inBody(at+name, Required, "%s%s is missing", at, name)
 	}
@@ -109,8 +109,8 @@ func (o object) topic(at, name string) (string, *Error) {
 	return s, nil
 }
 
-func (o object) label(at, name string, required bool) (string, *Error) {
-	s, found, ok := o.text(name)
+func (o Object) label(at, name string, required bool) (string, *Error) {
+	s, found, ok := o.Text(name)
 	if !found {
 		if required {
 			return "", inBody(at+name, Required, "%s%s is missing", at, name)
@@ -123,8 +123,8 @@ func (o object) label(at, name string, required bool) (string, *Error) {
 	return s, nil
 }
 
-func (o object) time(at string) (string, *Error) {
-	s, found, ok := o.text("time")
+func (o Object) time(at string) (string, *Error) {
+	s, found, ok := o.Text("time")
 	if !found {
 		return "", nil
 	}
@@ -150,8 +150,8 @@ func CheckTime(s string) bool {
 		(s[len(s)-1] == 'Z' || zone[1:3] <= "23" && zone[4:] <= "59")
 }
 
-func (o object) data(at string, maxData int) ([]byte, *Error) {
-	data, ok := Compact(o["data"])
+func (o Object) data(at string, maxData int) ([]byte, *Error) {
+	data, ok := Compact(o.Get("data"))
 	if !ok {
 		return nil, inBody(at+"data", Invalid, "%sdata is nested more than %d deep", at, maxDepth)
 	}
@@ -164,7 +164,7 @@ func (o object) data(at string, maxData int) ([]byte, *Error) {
 // ParseCloudEvent reads one CloudEvent 1.0 in its JSON format: subject is the
 // topic, source + space + id the dedupe. Data must be JSON.
 func ParseCloudEvent(body []byte, maxData int) ([]Publication, *Error) {
-	o, ok := parseObject(body)
+	o, ok := ParseObject(body)
 	if !ok {
 		return nil, inBody("body", Malformed, "the body is not one JSON object in UTF-8")
 	}
@@ -177,10 +177,10 @@ func ParseCloudEvent(body []byte, maxData int) ([]Publication, *Error) {
 
 // ParseCloudEvents reads the batch format of CloudEvents 1.0: an array.
 func ParseCloudEvents(body []byte, maxData int) ([]Publication, *Error) {
-	return parseBatch(body, maxData, object.cloudEvent)
+	return parseBatch(body, maxData, Object.cloudEvent)
 }
 
-func (o object) cloudEvent(at string, maxData int) (Publication, *Error) {
+func (o Object) cloudEvent(at string, maxData int) (Publication, *Error) {
 	var p Publication
 	version, err := o.label(at, "specversion", true)
 	if err != nil {
@@ -214,10 +214,10 @@ func (o object) cloudEvent(at string, maxData int) (Publication, *Error) {
 	} else if kind != "" && !isJSONType(kind) {
 		return p, inBody(at+"datacontenttype", NotSupported, "%sdatacontenttype is not JSON", at)
 	}
-	if !isNull(o["data_base64"]) {
+	if !isNull(o.Get("data_base64")) {
 		return p, inBody(at+"data_base64", NotSupported, "%sdata must be JSON", at)
 	}
-	if _, found := o["data"]; !found {
+	if o.Get("data") == nil {
 		p.Data = []byte("null")
 		return p, nil
 	}
