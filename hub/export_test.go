@@ -74,7 +74,7 @@ func (t *tenant) check(subs *int64) error {
 		for i, s := range list {
 			_, open := t.sessions[s.session]
 			switch {
-			case s.state != live, s.index != i, s.want.Pattern != pattern:
+			case s.state != live, s.index != int32(i), s.pattern != pattern:
 				return fmt.Errorf("list of %s, place %d: %+v", pattern, i, s)
 			case !open, s.session.closed, s.session.subs.of(pattern) != s:
 				return fmt.Errorf("list of %s, place %d: not of an open session", pattern, i)
@@ -114,7 +114,7 @@ func (p *patterns) all(prefix string, into map[string][]*sub) {
 func (s *Session) check(listed *int) error {
 	pending := 0
 	for _, sub := range s.subs {
-		pattern := sub.want.Pattern
+		pattern := sub.pattern
 		switch sub.state {
 		case live:
 			*listed--
@@ -127,7 +127,7 @@ func (s *Session) check(listed *int) error {
 		case gone:
 			return fmt.Errorf("%s is gone, and not taken away", pattern)
 		}
-		if sub.session != s || sub.want.Pattern != pattern {
+		if sub.session != s || sub.pattern != pattern {
 			return fmt.Errorf("%s: wrong subscription %+v", pattern, sub)
 		}
 	}

@@ -16,15 +16,89 @@ const (
 	maxPause = 2 * time.Second       // … up to this
 )
 
-// join replays to the client what came after the cursors of subs, and makes them
-// live at the tenant's pos. In the same moment it queues what answer gives, if
-// there is one. It returns early when the session ends.
-func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
+// arrival is some subscriptions of a session on their way to be live.
+type arrival struct {
+	subs   []*sub
+	r      *replay              // its parts are those of subs
+	owners []*sub               // subscriptions that have some of the topics already
+	answer func(*replay) []byte // what the client is told in the moment; nil: they were live before
+}
+
+// arrive makes the subscriptions that the session does not have yet. Their replay
+// leaves out the topics of others, which have them already. With the tenant's lock
+// held.
+func (s *Session) arrive(wants []Want, answer func(*replay) []byte) *arrival {
+	a := &arrival{answer: answer}
+	for _, sub := range s.subs {
+		if sub.owner {
+			a.owners = append(a.owners, sub)
+		}
+	}
+	added := wants[:0:0]
+	for _, w := range wants {
+		if s.closed || s.subs.of(w.Pattern) != nil {
+			continue
+		}
+		sub := &sub{session: s, pattern: w.Pattern, hide: w.Hide, user: w.User}
+		s.subs, a.subs, added = append(s.subs, sub), append(a.subs, sub), append(added, w)
+	}
+	s.t.h.stats.Subscriptions.Add(int64(len(added)))
+	a.r = s.replay(added)
+	if a.owners != nil && !s.t.h.off.has(ruleOwner) {
+		a.r.skip = func(topic string) bool {
+			return slices.ContainsFunc(a.owners, func(sub *sub) bool { return sub.matches(topic) })
+		}
+	}
+	return a
+}
+
+// again is arrive for what is stale, nil if nothing is: it owns what it had. With
+// the tenant's lock held.
+func (s *Session) again() *arrival {
+	a := &arrival{}
+	var wants []Want
+	for _, sub := range s.subs {
+		if sub.state == stale {
+			sub.state = joining
+			a.subs = append(a.subs, sub)
+			wants = append(wants, Want{Pattern: sub.pattern, Since: sub.since, Hide: sub.hide, User: sub.user})
+		}
+	}
+	if wants == nil {
+		return nil
+	}
+	s.pending++
+	a.r = s.replay(wants)
+	a.r.lower = true
+	return a
+}
+
+func (s *Session) replay(wants []Want) *replay {
+	return newReplay(wants, s.t.h.off, func(q Query, reach uint64) (View, error) { return s.t.look(s.work.ctx, q, reach) })
+}
+
+// atOnce is join where neither the log nor a wait is needed: where it is, atOnce is
+// false, and join has to follow. With the tenant's lock held, and the tenant ok.
+func (s *Session) atOnce(a *arrival) bool {
 	t := s.t
-	r, owners := s.replay(subs, answer == nil)
+	s.queue(a, a.r.rebase(t.epoch, t.prev, t.base, t.pos))
+	if !a.r.settled(t.reach(a.r)) || a.r.at > t.pos {
+		return false
+	}
+	events := t.ring.after(a.r.at)
+	if len(events) > maxFollow {
+		return false
+	}
+	s.enter(a, events)
+	return true
+}
+
+// join replays to the client what came after the cursors of subscriptions, and
+// makes them live at the tenant's pos. It returns early when the session ends.
+func (s *Session) join(a *arrival) {
 	for pause := minPause; s.work.ctx.Err() == nil; {
-		steps, next := s.advance(r, subs, owners, answer)
-		s.send(r, steps, answer == nil)
+		steps, next := s.advance(a)
+		s.send(a, steps)
 		switch next {
 		case goOn:
 			continue
@@ -35,14 +109,14 @@ func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
 			s.sink.Flush()
 			return
 		}
-		steps, err := r.piece()
-		s.send(r, steps, answer == nil)
+		steps, err := a.r.piece()
+		s.send(a, steps)
 		switch {
 		case err == nil:
 			pause = minPause
 			continue
 		case err == errEpoch:
-			t.outdated(r.epoch)
+			s.t.outdated(a.r.epoch)
 			continue
 		}
 		select {
@@ -53,40 +127,12 @@ func (s *Session) join(subs []*sub, answer func(*replay) []byte) {
 	}
 }
 
-// replay makes the replay for subs of the session. It leaves out the topics of
-// owners, subscriptions which have them already; what rejoins does not: it owns
-// what it had.
-func (s *Session) replay(subs []*sub, again bool) (r *replay, owners []*sub) {
-	s.t.mu.Lock()
-	defer s.t.mu.Unlock()
-	wants := make([]Want, len(subs))
-	for i, sub := range subs {
-		wants[i] = sub.want
-	}
-	r = newReplay(wants, s.t.h.off, func(q Query, reach uint64) (View, error) { return s.t.look(s.work.ctx, q, reach) })
-	r.lower = again
-	if again {
-		return r, nil
-	}
-	for _, sub := range s.subs {
-		if sub.owner {
-			owners = append(owners, sub)
-		}
-	}
-	if owners != nil && !s.t.h.off.has(ruleOwner) {
-		r.skip = func(topic string) bool {
-			return slices.ContainsFunc(owners, func(sub *sub) bool { return sub.matches(topic) })
-		}
-	}
-	return r, owners
-}
-
 // uncovered announces what a replay left to owners that do not have it: because
 // they began later, or were revoked meanwhile. With the tenant's lock held.
-func (s *Session) uncovered(r *replay, owners []*sub) {
-	for _, p := range r.parts {
-		if p.fresh || s.subs.of(p.want.Pattern) == nil || !slices.ContainsFunc(owners, func(o *sub) bool {
-			return (o.state == gone || o.start > p.from) && protocol.Overlap(o.want.Pattern, p.want.Pattern)
+func (s *Session) uncovered(a *arrival) {
+	for _, p := range a.r.parts {
+		if p.fresh || s.subs.of(p.want.Pattern) == nil || !slices.ContainsFunc(a.owners, func(o *sub) bool {
+			return (o.state == gone || o.start > p.from) && protocol.Overlap(o.pattern, p.want.Pattern)
 		}) {
 			continue
 		}
@@ -106,10 +152,10 @@ const (
 )
 
 // advance does under the tenant's lock what can be done there: it waits until
-// the tenant is ok, puts r on its epoch, follows its ring, and goes live when
-// nothing is left. It gives steps to send before what is next.
-func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) []byte) ([]step, next) {
-	t := s.t
+// the tenant is ok, puts the replay on its epoch, follows its ring, and goes live
+// when nothing is left. It gives steps to send before what is next.
+func (s *Session) advance(a *arrival) ([]step, next) {
+	t, r := s.t, a.r
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.await(s.work.ctx, 0, func() bool { return t.ok }) || s.closed {
@@ -130,22 +176,31 @@ func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) [
 		t.met(s.work.ctx, t.gen, View{Epoch: t.epoch, Head: r.at})
 		return nil, goOn
 	}
+	var events []*protocol.Event
 	if r.at < t.pos {
-		events := t.ring.after(r.at)
-		if len(events) > maxFollow {
-			t.mu.Unlock() // the events stay as they are
-			steps := r.follow(events, maxFollow)
-			t.mu.Lock()
-			return steps, goOn
-		}
-		s.queue(r, r.follow(events, len(events)), answer == nil)
+		events = t.ring.after(r.at)
 	}
+	if len(events) > maxFollow {
+		t.mu.Unlock() // the events stay as they are
+		steps := r.follow(events, maxFollow)
+		t.mu.Lock()
+		return steps, goOn
+	}
+	s.enter(a, events)
+	return nil, done
+}
+
+// enter makes an arrival live, after events, which are all that it misses, and
+// queues its answer. With the tenant's lock held.
+func (s *Session) enter(a *arrival, events []*protocol.Event) {
+	t := s.t
+	s.queue(a, a.r.follow(events, len(events)))
 	if !t.h.off.has(ruleStart) {
-		s.uncovered(r, owners)
+		s.uncovered(a)
 	}
-	for i, sub := range subs {
+	for i, sub := range a.subs {
 		if sub.state == joining {
-			if p := r.parts[i]; p.fresh {
+			if p := a.r.parts[i]; p.fresh {
 				sub.start = t.pos
 			} else if !sub.owner || p.from < sub.start {
 				sub.start = p.from
@@ -154,11 +209,10 @@ func (s *Session) advance(r *replay, subs, owners []*sub, answer func(*replay) [
 		}
 	}
 	s.pending--
-	if answer != nil {
+	if a.answer != nil {
 		s.ids = true
-		s.sink.Control(answer(r), s.complete())
+		s.sink.Control(a.answer(a.r), s.complete())
 	}
-	return nil, done
 }
 
 // reach gives how far back r may follow the ring: to look through very many
@@ -187,12 +241,12 @@ func (t *tenant) outdated(epoch string) {
 }
 
 // send queues steps outside the tenant's lock, at the client's pace.
-func (s *Session) send(r *replay, steps []step, again bool) {
+func (s *Session) send(a *arrival, steps []step) {
 	if len(steps) == 0 {
 		return
 	}
 	s.t.mu.Lock()
-	s.queue(r, steps, again)
+	s.queue(a, steps)
 	s.t.mu.Unlock()
 	s.sink.Flush()
 	_ = s.sink.Room(s.work.ctx) // an error is the end of s.work.ctx, which join sees
@@ -200,15 +254,15 @@ func (s *Session) send(r *replay, steps []step, again bool) {
 
 // queue queues steps, but for what was unsubscribed meanwhile. With the tenant's
 // lock held.
-func (s *Session) queue(r *replay, steps []step, again bool) {
+func (s *Session) queue(a *arrival, steps []step) {
 	if s.closed {
 		return
 	}
 	n := 0
 	for _, st := range steps {
 		if st.event != nil {
-			if s.subs.of(st.part.want.Pattern) != nil || s.wantsStill(r, st.event.Topic) {
-				s.sink.Retained(st.event, s.pending == 1 && (again || !s.ids && !st.part.fresh))
+			if s.subs.of(st.part.want.Pattern) != nil || s.wantsStill(a.r, st.event.Topic) {
+				s.sink.Retained(st.event, s.pending == 1 && (a.answer == nil || !s.ids && !st.part.fresh))
 				n++
 			}
 			continue
@@ -217,7 +271,7 @@ func (s *Session) queue(r *replay, steps []step, again bool) {
 			s.gap(st.gap)
 			continue
 		}
-		for _, p := range r.parts { // those that shared what the lost one was to read
+		for _, p := range a.r.parts { // those that shared what the lost one was to read
 			if s.subs.of(p.want.Pattern) != nil && protocol.Overlap(p.want.Pattern, st.part.want.Pattern) {
 				st.gap.Topic = p.want.Pattern
 				p.broken = true

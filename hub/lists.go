@@ -4,13 +4,13 @@ import "github.com/pushhub/pushhub/protocol"
 
 // listOf gives the tenant's list that a subscription is in while it is live.
 func (t *tenant) listOf(s *sub, grow bool) *[]*sub {
-	if protocol.IsPattern(s.want.Pattern) {
-		return t.wild.at(s.want.Pattern, grow)
+	if protocol.IsPattern(s.pattern) {
+		return t.wild.at(s.pattern, grow)
 	}
-	list := t.exact[s.want.Pattern]
+	list := t.exact[s.pattern]
 	if list == nil {
 		list = new([]*sub)
-		t.exact[s.want.Pattern] = list
+		t.exact[s.pattern] = list
 	}
 	return list
 }
@@ -19,10 +19,10 @@ func (t *tenant) listOf(s *sub, grow bool) *[]*sub {
 func (t *tenant) list(s *sub) {
 	list := t.listOf(s, true)
 	if len(*list) > 0 {
-		s.want.Pattern = (*list)[0].want.Pattern // one string for all
+		s.pattern = (*list)[0].pattern // one string for all
 	}
-	s.want.Since = protocol.Cursor{}
-	s.index, s.state, s.owner = len(*list), live, true
+	s.since = protocol.Cursor{}
+	s.index, s.state, s.owner = int32(len(*list)), live, true
 	*list = append(*list, s)
 	if len(*list) == 1 {
 		t.topics++
@@ -42,10 +42,10 @@ func (t *tenant) unlist(s *sub) {
 	}
 	t.topics--
 	t.h.stats.Topics.Add(-1)
-	if protocol.IsPattern(s.want.Pattern) {
+	if protocol.IsPattern(s.pattern) {
 		*list = nil
-		t.wild.prune(s.want.Pattern)
+		t.wild.prune(s.pattern)
 	} else {
-		delete(t.exact, s.want.Pattern)
+		delete(t.exact, s.pattern)
 	}
 }

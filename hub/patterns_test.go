@@ -28,7 +28,7 @@ func TestPatternsAgainstMatch(t *testing.T) {
 		var subs []*sub
 		for _, p := range rapid.SliceOf(name("a", "b", "*", ">")).Draw(t, "patterns") {
 			if protocol.IsPattern(p) {
-				s := &sub{want: Want{Pattern: p}}
+				s := &sub{pattern: p}
 				tenant.list(s)
 				subs = append(subs, s)
 			}
@@ -43,10 +43,10 @@ func TestPatternsAgainstMatch(t *testing.T) {
 			})
 			for _, s := range subs {
 				want := 0
-				if protocol.Match(s.want.Pattern, topic) {
+				if protocol.Match(s.pattern, topic) {
 					want = 1
 				}
-				require.Equal(t, want, found[s], "%s in %s", topic, s.want.Pattern)
+				require.Equal(t, want, found[s], "%s in %s", topic, s.pattern)
 			}
 			n := rapid.IntRange(0, len(subs)-1).Draw(t, "leaves")
 			tenant.unlist(subs[n])

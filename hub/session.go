@@ -3,7 +3,6 @@ package hub
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 
@@ -77,7 +76,7 @@ type subs []*sub
 // of gives the one of a pattern, nil if there is none.
 func (all subs) of(pattern string) *sub {
 	for _, s := range all {
-		if s.want.Pattern == pattern {
+		if s.pattern == pattern {
 			return s
 		}
 	}
@@ -88,13 +87,16 @@ func (all subs) of(pattern string) *sub {
 type sub struct {
 	// fixed after construction
 	session *Session
-	want    Want // but for Since: guarded by the tenant's lock
+	user    string // see hides
 
 	// guarded by the tenant's lock
-	state subState
-	index int    // in the tenant's list, while live
-	owner bool   // was live once: later subscriptions leave its topics to it …
-	start uint64 // … as far as it has them: from here on
+	pattern string          // the same bytes always
+	since   protocol.Cursor // while stale: complete up to it
+	start   uint64          // with owner: see there
+	index   int32           // in the tenant's list, while live
+	state   subState
+	hide    bool // fixed after construction
+	owner   bool // was live once: later subscriptions leave its topics to it as far as it has them, from start on
 }
 
 type subState uint8
@@ -102,20 +104,20 @@ type subState uint8
 const (
 	joining subState = iota // a replay is under way or will be
 	live                    // complete up to the tenant's pos
-	stale                   // was live up to want.Since: rejoins after the tenant's recovery
+	stale                   // was live up to since: rejoins after the tenant's recovery
 	gone                    // unsubscribed
 )
 
 func (s *sub) hides(topic string) bool {
-	if !s.want.Hide {
+	if !s.hide {
 		return false
 	}
 	user := protocol.PrivateTo(topic)
-	return user != "" && user != s.want.User
+	return user != "" && user != s.user
 }
 
 func (s *sub) matches(topic string) bool {
-	return protocol.Match(s.want.Pattern, topic) && !s.hides(topic)
+	return protocol.Match(s.pattern, topic) && !s.hides(topic)
 }
 
 // queue gives a live event to the session, unless it has it: then it is false.
@@ -132,55 +134,71 @@ func (s *sub) queue(e *protocol.Event, dirty *[]Sink) bool {
 }
 
 // Subscribe adds topics and patterns. The session's Sink gets the gaps, the
-// retained events and, when they are all sent, subscribed with the ref. max
+// retained events and, when they are all sent, subscribed with the ref. Where that
+// needs neither the log nor a wait it has happened when Subscribe returns. max
 // bounds the subscriptions of the session; ErrTooMany changes nothing.
 func (s *Session) Subscribe(ref string, wants []Want, max int) error {
-	t := s.t
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if s.over() {
-		return nil
+	now, err := s.subscribe(ref, wants, max)
+	if now {
+		s.sink.Flush()
 	}
+	return err
+}
+
+// subscribe is Subscribe but for the last Flush; now says that it is to follow.
+func (s *Session) subscribe(ref string, wants []Want, max int) (now bool, err error) {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	switch {
+	case s.over():
+		return false, nil
+	case s.tooMany(wants, max):
+		return false, ErrTooMany
+	}
+	s.pending++
+	answer := func(r *replay) []byte { return s.subscribed(ref, wants, r) }
+	if s.work == nil && s.t.ok {
+		a := s.arrive(wants, answer)
+		if now = s.atOnce(a); !now {
+			s.do(func() { s.join(a) })
+		}
+		return now, nil
+	}
+	r := &request{slices.Clone(wants)}
 	todo := s.todo()
-	fresh := map[string]bool{}
+	todo.asked = append(todo.asked, r)
 	for _, w := range wants {
-		if !todo.names[w.Pattern] {
-			fresh[w.Pattern] = true
+		todo.names[w.Pattern] = true
+	}
+	s.do(func() {
+		s.t.mu.Lock()
+		s.work.asked = slices.DeleteFunc(s.work.asked, func(o *request) bool { return o == r })
+		a := s.arrive(r.wants, answer)
+		s.t.mu.Unlock()
+		s.join(a)
+	})
+	return false, nil
+}
+
+// tooMany says whether the session would have more than max subscriptions. With the
+// tenant's lock held.
+func (s *Session) tooMany(wants []Want, max int) bool {
+	names := len(s.subs)
+	known := func(pattern string) bool { return s.subs.of(pattern) != nil }
+	if s.work != nil {
+		names = len(s.work.names)
+		known = func(pattern string) bool { return s.work.names[pattern] }
+	}
+	for i, w := range wants {
+		if !known(w.Pattern) && !slices.ContainsFunc(wants[:i], func(o Want) bool { return o.Pattern == w.Pattern }) {
+			names++
 		}
 	}
-	if len(todo.names)+len(fresh) > max {
-		s.idle()
-		return ErrTooMany
-	}
-	maps.Copy(todo.names, fresh)
-	r := &request{slices.Clone(wants)}
-	todo.asked = append(todo.asked, r)
-	s.pending++
-	s.do(func() {
-		s.join(s.add(r), func(r *replay) []byte { return s.subscribed(ref, wants, r) })
-	})
-	return nil
+	return names > max
 }
 
 // request is a Subscribe that waits for its turn. Revoke takes from its wants.
 type request struct{ wants []Want }
-
-// add makes the subscriptions of a request whose turn it is.
-func (s *Session) add(r *request) []*sub {
-	s.t.mu.Lock()
-	defer s.t.mu.Unlock()
-	s.work.asked = slices.DeleteFunc(s.work.asked, func(o *request) bool { return o == r })
-	var added []*sub
-	for _, w := range r.wants {
-		if !s.closed && s.subs.of(w.Pattern) == nil {
-			sub := &sub{session: s, want: w}
-			s.subs = append(s.subs, sub)
-			added = append(added, sub)
-		}
-	}
-	s.t.h.stats.Subscriptions.Add(int64(len(added)))
-	return added
-}
 
 // Unsubscribe takes topics and patterns away, as they were subscribed; others
 // are passed over. The Sink gets unsubscribed with the ref.
@@ -208,7 +226,7 @@ func (s *Session) Revoke(allowed func(pattern string) bool) {
 	s.t.mu.Lock()
 	refused := map[string]bool{}
 	for _, sub := range s.subs {
-		refused[sub.want.Pattern] = !allowed(sub.want.Pattern)
+		refused[sub.pattern] = !allowed(sub.pattern)
 	}
 	var asked []*request
 	var names map[string]bool
@@ -328,7 +346,7 @@ func (s *Session) Close() {
 func (s *Session) stale(c protocol.Cursor) {
 	for _, sub := range s.subs {
 		if sub.state == live {
-			sub.state, sub.want.Since = stale, c
+			sub.state, sub.since = stale, c
 		}
 	}
 }
@@ -337,7 +355,7 @@ func (s *Session) stale(c protocol.Cursor) {
 func (s *Session) rejoin() {
 	missed := false
 	for _, sub := range s.subs {
-		missed = missed || sub.state == stale && sub.want.Since != s.t.cursor()
+		missed = missed || sub.state == stale && sub.since != s.t.cursor()
 	}
 	if missed {
 		s.do(s.catchUp)
@@ -353,18 +371,9 @@ func (s *Session) rejoin() {
 // catchUp replays to what is stale what it missed.
 func (s *Session) catchUp() {
 	s.t.mu.Lock()
-	var again []*sub
-	for _, sub := range s.subs {
-		if sub.state == stale {
-			sub.state = joining
-			again = append(again, sub)
-		}
-	}
-	if again != nil {
-		s.pending++
-	}
+	a := s.again()
 	s.t.mu.Unlock()
-	if again != nil {
-		s.join(again, nil)
+	if a != nil {
+		s.join(a)
 	}
 }

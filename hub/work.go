@@ -26,7 +26,7 @@ func (s *Session) todo() *work {
 		s.work = &work{names: map[string]bool{}}
 		s.work.ctx, s.work.cancel = context.WithCancel(s.t.h.ctx)
 		for _, sub := range s.subs {
-			s.work.names[sub.want.Pattern] = true
+			s.work.names[sub.pattern] = true
 		}
 	}
 	return s.work
