@@ -124,14 +124,20 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request, c *client, e
 	if err != nil {
 		return nil, fmt.Errorf("take over the connection: %w", err)
 	}
-	var head bytes.Buffer
-	head.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\nDate: ")
-	head.WriteString(time.Now().UTC().Format(http.TimeFormat))
-	head.WriteString("\r\n")
-	_ = w.Header().Write(&head) // into memory
-	head.WriteString("\r\n")
-	c.conn = s.engine.New(socket, plainTCP(socket), s.options[enc], c, head.Bytes())
+	w.Header().Set("Connection", "close")
+	head := answerHead(http.StatusOK, w.Header())
+	c.conn = s.engine.New(socket, plainTCP(socket), s.options[enc], c, head)
 	return func() {}, nil
+}
+
+// answerHead gives an answer up to its body, for a connection that is taken over.
+func answerHead(status int, h http.Header) []byte {
+	b := fmt.Appendf(make([]byte, 0, 512), "HTTP/1.1 %d %s\r\nDate: ", status, http.StatusText(status))
+	b = append(time.Now().UTC().AppendFormat(b, http.TimeFormat), "\r\n"...)
+	buf := bytes.NewBuffer(b)
+	_ = h.Write(buf) // into memory
+	buf.WriteString("\r\n")
+	return buf.Bytes()
 }
 
 // h2stream is an HTTP/2 stream as a wire.Socket. It must not be used once its

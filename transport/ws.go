@@ -59,10 +59,10 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		about(r).report()
 		return
 	}
-	_ = ws.CloseNow() // the handshake is done, and the socket ours
+	_ = ws.CloseNow() // the handshake is made, and the socket ours
 	c := s.newClient(r, id)
 	about(r).accepted(http.StatusSwitchingProtocols)
-	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, nil)
+	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, take.head)
 	defer c.conn.Run(take.early)
 	if err != nil {
 		e := s.public(err, c.info)
@@ -267,11 +267,22 @@ func byeFrames(m protocol.Bye) []byte {
 }
 
 // takeover gives the socket of a request to us, and to coder/websocket, which only
-// makes the handshake, one that says nothing.
+// makes the handshake, one that says nothing. The answer is ours to send: it goes
+// out with the first messages.
 type takeover struct {
 	http.ResponseWriter
+	head   []byte // the answer
 	socket net.Conn
 	early  []byte // what the client sent already
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (t *takeover) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		t.ResponseWriter.WriteHeader(status)
+		return
+	}
+	t.head = answerHead(status, t.Header())
 }
 
 // Hijack implements http.Hijacker.
@@ -285,7 +296,9 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, errors.Join(err, socket.Close())
 	}
 	t.socket, t.early = socket, bytes.Clone(early)
-	return silence{}, buffered(silence{}), nil
+	rw.Reader.Reset(silence{})
+	rw.Writer.Reset(silence{})
+	return silence{}, rw, nil
 }
 
 // parseFrames has coder/websocket read a message of which all frames are there. It
