@@ -1,9 +1,10 @@
 package auth
 
 import (
-	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pushhub/pushhub/protocol"
@@ -25,31 +26,17 @@ func (v *Verifier) identity(payload []byte, now time.Time) (*Identity, *protocol
 	id := &Identity{}
 
 	var dated bool
-	id.ExpiresAt, dated = r.date("exp")
-	if !dated {
+	if id.expires, dated = r.date("exp"); !dated {
 		r.fail("exp", protocol.Required, "the token has no exp")
 	}
-	id.IssuedAt, _ = r.date("iat")
-	if id.IssuedAt.After(now.Add(Leeway)) {
+	soon := now.Add(Leeway)
+	if id.issued, _ = r.date("iat"); time.Unix(id.issued, 0).After(soon) {
 		r.fail("iat", protocol.Invalid, "the token is of the future")
 	}
-	if start, _ := r.date("nbf"); start.After(now.Add(Leeway)) {
+	if start, _ := r.date("nbf"); time.Unix(start, 0).After(soon) {
 		r.fail("nbf", protocol.Invalid, "the token is not valid yet")
 	}
 	v.readParties(r)
-
-	id.Service = r.text("service_name")
-	id.Tenant = r.text("tenant_id")
-	switch {
-	case id.Tenant == "":
-		r.fail("tenant_id", protocol.Required, "the token names no tenant")
-	case id.Tenant == anyTenant && id.Service == "":
-		r.fail("service_name", protocol.Required, "a token for any tenant needs a service_name")
-	case id.Tenant != anyTenant && protocol.CheckTenant(id.Tenant) != nil:
-		r.fail("tenant_id", protocol.Malformed, "the tenant_id is malformed")
-	}
-	id.access = r.access()
-	id.Role = r.text("tenant_role")
 
 	user, subject := r.text("user_id"), r.text("sub")
 	if id.User = user; user == "" {
@@ -61,9 +48,8 @@ func (v *Verifier) identity(payload []byte, now time.Time) (*Identity, *protocol
 		}
 		id.Job = job
 	}
-	id.topics, id.limited = r.patterns("topics")
-	id.publish, _ = r.patterns("publish")
-	current := v.readSubscription(r, id)
+	tier, current := v.readSubscription(r, id)
+	id.Grants = v.grants.of(r, tier)
 
 	switch {
 	case r.err != nil:
@@ -72,6 +58,56 @@ func (v *Verifier) identity(payload []byte, now time.Time) (*Identity, *protocol
 		return nil, forbidden("subscription", protocol.Invalid, "the subscription is not active")
 	}
 	return id, nil
+}
+
+// shared has the Grants of the tokens that were verified, found by the JSON that
+// says them. The zero shared is ready for use.
+type shared struct {
+	mu   sync.Mutex
+	seen map[string]*Grants // guarded by mu
+}
+
+// maxShared bounds seen: over it, it begins again.
+const maxShared = 10_000
+
+// of gives what the claims grant, the same Grants to all that say the same. What is
+// wrong with them is told to r.
+func (s *shared) of(r *reader, tier string) *Grants {
+	key := []byte(tier)
+	for _, name := range []string{"service_name", "tenant_id", "tenant_access", "tenant_role", "topics", "publish"} {
+		key = append(append(key, 0), r.members.Get(name)...)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.seen[string(key)]
+	if g != nil || r.err != nil {
+		return g
+	}
+	if g = r.grants(tier); r.err != nil {
+		return nil
+	}
+	if s.seen == nil || len(s.seen) >= maxShared {
+		s.seen = map[string]*Grants{}
+	}
+	s.seen[string(key)] = g
+	return g
+}
+
+func (r *reader) grants(tier string) *Grants {
+	g := &Grants{Tier: tier, Service: r.text("service_name"), Tenant: r.text("tenant_id")}
+	switch {
+	case g.Tenant == "":
+		r.fail("tenant_id", protocol.Required, "the token names no tenant")
+	case g.Tenant == anyTenant && g.Service == "":
+		r.fail("service_name", protocol.Required, "a token for any tenant needs a service_name")
+	case g.Tenant != anyTenant && protocol.CheckTenant(g.Tenant) != nil:
+		r.fail("tenant_id", protocol.Malformed, "the tenant_id is malformed")
+	}
+	g.access = r.access()
+	g.Role = r.text("tenant_role")
+	g.topics, g.limited = r.patterns("topics")
+	g.publish, _ = r.patterns("publish")
+	return g
 }
 
 // readParties checks iss and aud, which must be there only if they are configured.
@@ -92,30 +128,30 @@ func (v *Verifier) readParties(r *reader) {
 	}
 }
 
-// readSubscription fills what the subscription says and tells whether its status
-// is current. A token without one is never held up by it.
-func (v *Verifier) readSubscription(r *reader, id *Identity) (current bool) {
+// readSubscription gives the tier, and whether the status is current; when the
+// subscription ends it says in id. A token without one is never held up by it.
+func (v *Verifier) readSubscription(r *reader, id *Identity) (tier string, current bool) {
 	sub := &reader{within: "subscription"}
 	raw := r.members.Get("subscription")
 	if raw == nil {
-		return true
+		return "", true
 	}
 	var ok bool
 	if sub.members, ok = protocol.ParseObject(raw); !ok {
 		r.wrong("subscription", "an object")
-		return true
+		return "", true
 	}
-	id.Tier = sub.text("tier")
+	tier = sub.text("tier")
 	status := sub.text("status")
 	if until, ok := sub.optional("valid_until"); ok {
 		end, err := time.Parse(time.RFC3339, until)
 		if err != nil {
 			sub.fail("valid_until", protocol.Malformed, "the valid_until of the subscription is no RFC 3339 time with a zone")
 		}
-		id.paidUntil = end.Add(v.grace)
+		id.paid = end.Add(v.grace).Unix()
 	}
 	r.adopt(sub)
-	return status == "active" || status == "trialing"
+	return tier, status == "active" || status == "trialing"
 }
 
 // reader takes members out of a JSON object whose names are matched exactly. It
@@ -170,21 +206,21 @@ func (r *reader) text(name string) string {
 }
 
 // date gives a numeric date, cut to the second, and whether it is there.
-func (r *reader) date(name string) (time.Time, bool) {
+func (r *reader) date(name string) (int64, bool) {
 	raw := r.members.Get(name)
 	if raw == nil {
-		return time.Time{}, false
+		return 0, false
 	}
-	var seconds float64
-	if string(raw) == "null" || json.Unmarshal(raw, &seconds) != nil {
+	seconds, err := strconv.ParseFloat(string(raw), 64)
+	switch {
+	case raw[0] != '-' && (raw[0] < '0' || raw[0] > '9') || err != nil: // else it is a number, as ParseObject found it
 		r.wrong(name, "a number of seconds")
-		return time.Time{}, false
-	}
-	if seconds < 0 || seconds > maxDate {
+		return 0, false
+	case seconds < 0 || seconds > maxDate:
 		r.fail(name, protocol.Invalid, name+" is not a number of seconds since 1970")
-		return time.Time{}, false
+		return 0, false
 	}
-	return time.Unix(int64(seconds), 0).UTC(), true
+	return int64(seconds), true
 }
 
 // patterns gives a list of topics and patterns, and whether it is there.

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -28,12 +29,47 @@ func TestClaimsBecomeTheIdentity(t *testing.T) {
 		"an_other":      object{"is": "ignored"},
 	})
 	require.Equal(t, &Identity{
-		Tenant: "acme", User: "u7", Service: "render", Role: "admin", Tier: "professional",
-		IssuedAt: start.Add(-time.Hour), ExpiresAt: start.Add(time.Hour),
-		topics: []string{"alerts", "jobs.>"}, limited: true, publish: []string{"jobs.*"},
-		paidUntil: id.paidUntil, access: []access{{"beta", "guest", "free"}},
+		Grants: &Grants{
+			Tenant: "acme", Service: "render", Role: "admin", Tier: "professional",
+			topics: []string{"alerts", "jobs.>"}, limited: true, publish: []string{"jobs.*"},
+			access: []access{{"beta", "guest", "free"}},
+		},
+		User:   "u7",
+		issued: start.Add(-time.Hour).Unix(), expires: start.Add(time.Hour).Unix(),
+		paid: time.Date(2026, 12, 31, 22, 0, 0, 0, time.UTC).Unix(),
 	}, id)
-	require.True(t, id.paidUntil.Equal(time.Date(2026, 12, 31, 22, 0, 0, 0, time.UTC)))
+	require.Equal(t, start.Add(-time.Hour), id.IssuedAt())
+	require.Equal(t, start.Add(time.Hour), id.ExpiresAt())
+}
+
+// Tokens that grant the same share what says it, as long as it is the same in all.
+func TestGrantsAreShared(t *testing.T) {
+	v := verifier(t, Config{Secret: secret})
+	base := func(user string) object {
+		return minimal().with(object{
+			"user_id": user, "service_name": "s", "tenant_role": "admin", "topics": []string{"a"}, "publish": []string{"b"},
+			"tenant_access": []object{{"id": "beta"}}, "subscription": object{"status": "active", "tier": "free"},
+		})
+	}
+	grantsOf := func(claims object) *Grants {
+		id, err := v.Verify(t.Context(), mint(t, "HS256", []byte(secret), nil, claims))
+		require.NoError(t, err)
+		return id.Grants
+	}
+	first := grantsOf(base("u1"))
+	require.Same(t, first, grantsOf(base("u2")))
+	for name, value := range map[string]any{
+		"tenant_id": "other", "service_name": "t", "tenant_role": "user", "topics": []string{"b"}, "publish": []string{"a"},
+		"tenant_access": []object{{"id": "gamma"}}, "subscription": object{"status": "active", "tier": "professional"},
+	} {
+		require.NotEqual(t, *first, *grantsOf(base("u1").with(object{name: value})), name)
+	}
+	for i := range maxShared + 10 {
+		claims, _ := protocol.ParseObject(fmt.Appendf(nil, `{"tenant_id":"t%d"}`, i))
+		require.NotNil(t, v.grants.of(&reader{members: claims}, ""))
+	}
+	require.LessOrEqual(t, len(v.grants.seen), maxShared)
+	require.Equal(t, first, grantsOf(base("u3")))
 }
 
 func TestUserComesFromUserIDOrSub(t *testing.T) {

@@ -15,21 +15,43 @@ const anyTenant = "*"
 // never changes and is shared: by all connections that use the same token, and
 // by any number of goroutines.
 type Identity struct {
-	Tenant    string    // "*" until For has chosen, for a backend that serves all tenants
-	User      string    // "" if the token names none
-	Job       string    // the only job the token is for; "" = it is not confined
-	Service   string    // name of a backend; "" for a user
-	Role      string    // in the tenant; "" if not given
-	Tier      string    // of the subscription, selects the limits; "" if not given
-	IssuedAt  time.Time // zero if not given
-	ExpiresAt time.Time
+	*Grants
+	User string // "" if the token names none
+	Job  string // the only job the token is for; "" = it is not confined
 
-	topics    []string  // may be read
-	limited   bool      // topics counts, also when it is empty
-	publish   []string  // may be published to
-	paidUntil time.Time // end of the subscription with its grace; zero = none
-	access    []access
-	own       *Identity // the token's own identity, from which For made this one; nil if this is it
+	// seconds since 1970: there are as many identities as connections
+	issued  int64     // 0 if not given
+	expires int64     //
+	paid    int64     // end of the subscription with its grace; 0 = none
+	own     *Identity // the token's own identity, from which For made this one; nil if this is it
+}
+
+// Grants is what a token says of a tenant and what may be done there. Identities
+// that have the same share it.
+type Grants struct {
+	Tenant  string // "*" until For has chosen, for a backend that serves all tenants
+	Service string // name of a backend; "" for a user
+	Role    string // in the tenant; "" if not given
+	Tier    string // of the subscription, selects the limits; "" if not given
+
+	topics  []string // may be read
+	publish []string // may be published to
+	access  []access
+	limited bool // topics counts, also when it is empty
+}
+
+// Nobody gives the identity of whom no token names: it may do nothing.
+func Nobody() *Identity { return &Identity{Grants: &Grants{limited: true}} }
+
+// ExpiresAt gives when the token ends.
+func (id *Identity) ExpiresAt() time.Time { return time.Unix(id.expires, 0).UTC() }
+
+// IssuedAt gives when the token was made; the zero time if it does not say.
+func (id *Identity) IssuedAt() time.Time {
+	if id.issued == 0 {
+		return time.Time{}
+	}
+	return time.Unix(id.issued, 0).UTC()
 }
 
 // access is one more tenant that a token holds.
@@ -66,8 +88,9 @@ func (id *Identity) For(tenant string) (*Identity, error) {
 }
 
 func (id *Identity) in(a access) *Identity {
-	other := *id
-	other.Tenant, other.Role, other.Tier, other.own = a.tenant, a.role, a.tier, id
+	grants, other := *id.Grants, *id
+	grants.Tenant, grants.Role, grants.Tier = a.tenant, a.role, a.tier
+	other.Grants, other.own = &grants, id
 	return &other
 }
 
@@ -183,10 +206,10 @@ func (id *Identity) current(now time.Time) *protocol.Error {
 	switch {
 	case id.expired(now):
 		return unauthorized("token", protocol.Expired, "the token has expired")
-	case !id.paidUntil.IsZero() && now.After(id.paidUntil):
+	case id.paid != 0 && now.After(time.Unix(id.paid, 0)):
 		return forbidden("subscription", protocol.Expired, "the subscription has expired")
 	}
 	return nil
 }
 
-func (id *Identity) expired(now time.Time) bool { return !now.Before(id.ExpiresAt.Add(Leeway)) }
+func (id *Identity) expired(now time.Time) bool { return !now.Before(id.ExpiresAt().Add(Leeway)) }

@@ -137,7 +137,7 @@ func TestForAnotherTenant(t *testing.T) {
 			}
 			beta := must(from.For("beta"))
 			require.Equal(t, [...]string{"beta", "u7", "guest", "free"}, [...]string{beta.Tenant, beta.User, beta.Role, beta.Tier})
-			require.Equal(t, own.ExpiresAt, beta.ExpiresAt)
+			require.Equal(t, own.ExpiresAt(), beta.ExpiresAt())
 			require.True(t, beta.MaySee("alerts"))
 			require.False(t, beta.MaySee("jobs.1"))
 			gamma := must(from.For("gamma"))

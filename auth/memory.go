@@ -18,21 +18,30 @@ const (
 type memory struct {
 	mu sync.RWMutex
 	// Guarded by mu.
-	ids map[[sha256.Size]byte]*Identity
+	ids map[digest]*Identity
+}
+
+// digest is the front of a token's SHA-256: 128 bits are beyond anybody who would
+// make a token with the digest of another.
+type digest [16]byte
+
+func digestOf(token string) digest {
+	sum := sha256.Sum256([]byte(token))
+	return digest(sum[:])
 }
 
 // get gives the identity of a token, nil if it is not remembered.
-func (m *memory) get(sum [sha256.Size]byte) *Identity {
+func (m *memory) get(sum digest) *Identity {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.ids[sum]
 }
 
-func (m *memory) put(sum [sha256.Size]byte, id *Identity, now time.Time) {
+func (m *memory) put(sum digest, id *Identity, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ids == nil {
-		m.ids = make(map[[sha256.Size]byte]*Identity)
+		m.ids = make(map[digest]*Identity)
 	}
 	looked := 0
 	for k, old := range m.ids {

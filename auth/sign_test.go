@@ -40,7 +40,7 @@ func TestSignedTokensAreGood(t *testing.T) {
 			require.NoError(t, err)
 			id, err := verifier(t, c.cfg).Verify(t.Context(), token)
 			require.NoError(t, err)
-			require.Equal(t, &Identity{Tenant: "acme", User: "u7", ExpiresAt: start.Add(time.Hour)}, id)
+			require.Equal(t, &Identity{Grants: &Grants{Tenant: "acme"}, User: "u7", expires: start.Add(time.Hour).Unix()}, id)
 		})
 	}
 }
@@ -57,10 +57,12 @@ func TestSignWritesEveryClaim(t *testing.T) {
 	id, err := verifier(t, Config{Secret: secret, Issuer: "idp", Audience: "pushhub"}).Verify(t.Context(), token)
 	require.NoError(t, err)
 	require.Equal(t, &Identity{
-		Tenant: "acme", User: "u7", Job: "j1", Service: "render", Role: "admin", Tier: "professional",
-		IssuedAt: start, ExpiresAt: start.Add(time.Hour),
-		topics: []string{}, limited: true, publish: []string{"jobs.>"},
-		paidUntil: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC), access: []access{{"beta", "guest", "free"}},
+		Grants: &Grants{
+			Tenant: "acme", Service: "render", Role: "admin", Tier: "professional",
+			topics: []string{}, limited: true, publish: []string{"jobs.>"}, access: []access{{"beta", "guest", "free"}},
+		},
+		User: "u7", Job: "j1", issued: start.Unix(), expires: start.Add(time.Hour).Unix(),
+		paid: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).Unix(),
 	}, id)
 
 	require.JSONEq(t, `{}`, string(must(json.Marshal(Claims{}))))

@@ -61,7 +61,8 @@ func TestFromRequest(t *testing.T) {
 		"protocol, bearer further": {"", proto("x.pushhub.bearer.a"), "", h},
 	} {
 		t.Run(name, func(t *testing.T) {
-			token, origin := FromRequest(request(c.query, c.header))
+			r := request(c.query, c.header)
+			token, origin := FromRequest(r.Header, r.URL.Query())
 			require.Equal(t, c.token, token)
 			require.Equal(t, c.origin, origin)
 		})
@@ -89,7 +90,8 @@ func TestTenantFromRequest(t *testing.T) {
 		"different headers": {"", header("acme", "beta"), "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tenant, err := TenantFromRequest(request(c.query, c.header))
+			r := request(c.query, c.header)
+			tenant, err := TenantFromRequest(r.Header, r.URL.Query())
 			if c.ok {
 				require.NoError(t, err)
 				require.Equal(t, c.tenant, tenant)
@@ -113,7 +115,7 @@ func FuzzFromRequest(f *testing.F) {
 	f.Add("token=%zz;x", "Basic x", "pushhub.bearer.,,")
 	f.Fuzz(func(t *testing.T, query, authorization, protocols string) {
 		r := request(query, http.Header{"Authorization": {authorization}, "Sec-Websocket-Protocol": {protocols}})
-		token, origin := FromRequest(r)
+		token, origin := FromRequest(r.Header, r.URL.Query())
 		values, _ := url.ParseQuery(query)
 		switch {
 		case values.Get("token") != "":
@@ -126,7 +128,7 @@ func FuzzFromRequest(f *testing.F) {
 			require.Equal(t, protocol.InHeaders, origin)
 			require.Contains(t, authorization+protocols, token)
 		}
-		tenant, err := TenantFromRequest(r)
+		tenant, err := TenantFromRequest(r.Header, r.URL.Query())
 		require.Equal(t, err != nil, tenant == "" && values.Get("tenant") != "")
 	})
 }

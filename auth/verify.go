@@ -3,7 +3,6 @@ package auth
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"strings"
 	"time"
@@ -35,7 +34,8 @@ type Verifier struct {
 	grace    time.Duration
 	now      func() time.Time
 
-	known memory // has its own lock
+	known  memory // has its own lock, as the next
+	grants shared
 }
 
 // New gives a Verifier, or an error that names the setting that is wrong. It
@@ -110,7 +110,7 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Identity, error) 
 		return nil, unauthorized("token", protocol.Malformed, "the token holds a line break")
 	}
 	now := v.now()
-	sum := sha256.Sum256([]byte(token))
+	sum := digestOf(token)
 	id := v.known.get(sum)
 	fresh := id == nil
 	if fresh {

@@ -2,6 +2,7 @@ package hub
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -72,7 +73,7 @@ func (t *tenant) check(subs *int64) error {
 			return fmt.Errorf("an empty list of %s", pattern)
 		}
 		for i, s := range list {
-			_, open := t.sessions[s.session]
+			open := slices.Contains(t.sessions, s.session)
 			switch {
 			case s.state != live, s.index != int32(i), s.pattern != pattern:
 				return fmt.Errorf("list of %s, place %d: %+v", pattern, i, s)
@@ -85,7 +86,7 @@ func (t *tenant) check(subs *int64) error {
 	if !t.ok && (listed > 0 || len(t.tails) > 0) {
 		return fmt.Errorf("%d subscriptions are live, %d tails kept, while the tenant holds", listed, len(t.tails))
 	}
-	for s := range t.sessions {
+	for _, s := range t.sessions {
 		if err := s.check(&listed); err != nil {
 			return err
 		}

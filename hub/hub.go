@@ -118,7 +118,8 @@ func (h *Hub) Open(tenant string, sink Sink) *Session {
 	}
 	s.t = t
 	t.mu.Lock()
-	t.sessions[s] = struct{}{}
+	s.place = int32(len(t.sessions))
+	t.sessions = append(t.sessions, s)
 	t.mu.Unlock()
 	h.stats.Sessions.Add(1)
 	return s

@@ -63,6 +63,7 @@ type Session struct {
 	sink    Sink            // fixed after construction
 	seen    *protocol.Event // guarded by t.mu, as all that follows is: the newest live event queued, so that none goes twice
 	pending int32           // Subscribes and catch-ups that are not done
+	place   int32           // in the tenant's sessions
 	ids     bool            // a position of the whole session was sent, as with subscribed
 	closed  bool
 	work    *work // nil: there is nothing to do
@@ -335,7 +336,10 @@ func (s *Session) Close() {
 	}
 	t.h.stats.Subscriptions.Add(-int64(len(s.subs)))
 	s.subs = nil
-	delete(t.sessions, s)
+	last := len(t.sessions) - 1
+	t.sessions[s.place], t.sessions[last].place = t.sessions[last], s.place
+	t.sessions[last] = nil
+	t.sessions = t.sessions[:last]
 	t.mu.Unlock()
 	t.h.stats.Sessions.Add(-1)
 	t.h.left(t)

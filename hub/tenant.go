@@ -36,7 +36,7 @@ type tenant struct {
 	kept    []*protocol.Event // came while not ok
 	missed  bool              // kept overflowed
 
-	sessions map[*Session]struct{}
+	sessions []*Session         // each at its place
 	exact    map[string]*[]*sub // live subscriptions of topics
 	wild     patterns           // live subscriptions of patterns
 	topics   int                // distinct ones in exact and wild
@@ -54,7 +54,7 @@ func newTenant(h *Hub, name string) *tenant {
 	t := &tenant{
 		h: h, name: name,
 		kick: make(chan struct{}, 1), reading: make(chan struct{}, 1), wake: make(chan struct{}),
-		tails: map[string]*tail{}, sessions: map[*Session]struct{}{},
+		tails: map[string]*tail{},
 		exact: map[string]*[]*sub{},
 	}
 	t.ctx, t.shut = context.WithCancel(h.ctx)
@@ -99,7 +99,7 @@ func (t *tenant) hold() {
 		return
 	}
 	t.ok = false
-	for s := range t.sessions {
+	for _, s := range t.sessions {
 		s.stale(t.cursor())
 	}
 	t.h.stats.Topics.Add(-int64(t.topics))
@@ -285,7 +285,7 @@ func (t *tenant) settle(v View, dirty *[]Sink) {
 	t.epoch, t.prev, t.base, t.pos = v.Epoch, v.PrevEpoch, v.Base, v.Head
 	t.ring.reset(v.Head)
 	t.ok = true
-	for s := range t.sessions {
+	for _, s := range t.sessions {
 		s.rejoin()
 	}
 	kept, again := t.kept, t.missed

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,30 +25,54 @@ const expiringAhead = time.Minute
 type client struct {
 	// fixed before the connection is known to others
 	s        *Server
-	info     *requestInfo
-	id       uuid.UUID // connection_id
-	began    time.Time
 	conn     *wire.Conn
 	session  *hub.Session  // nil: refused after the upgrade
+	id       uuid.UUID     // connection_id
+	path     string        // of the request
+	given    *requestInfo  // what else the request said of itself; nil: nothing. See about
+	began    time.Duration // by the server's clock
 	interval time.Duration // its own of the heartbeat
 
-	bad int // malformed messages in a row; owned by Message
+	bad   int8  // malformed messages in a row; owned by Message
+	place int32 // in the server's clients; guarded by its mu
 
 	mu       sync.Mutex
-	identity *auth.Identity // guarded by mu; another after auth
-	pinged   time.Time      // guarded by mu; when the last ping was sent
-	waits    bool           // guarded by mu; for the answer to it
-	warned   bool           // guarded by mu; that the token expires
-	ended    bool           // guarded by mu
+	waits    bool           // guarded by mu, as the rest; for the answer to the last ping
+	warned   bool           // that the token expires
+	late     bool           // the token had expired, and was accepted within the leeway
+	ended    bool           //
+	pinged   time.Duration  // when the last ping was sent
+	identity *auth.Identity // another after auth
 }
 
 // newClient makes a client. It is not in use until start.
 func (s *Server) newClient(r *http.Request, id *auth.Identity) *client {
-	now := time.Now()
-	return &client{
-		s: s, info: about(r).kept(), id: uuid.New(), began: now, pinged: now, identity: id,
+	now := s.clock()
+	c := &client{
+		s: s, began: now, pinged: now, identity: id, late: !id.ExpiresAt().After(time.Now()),
 		interval: s.limits.Heartbeat*3/4 + rand.N(s.limits.Heartbeat/4),
 	}
+	info := about(r)
+	if c.id, c.path = info.own, info.path; c.path != info.route {
+		c.path = strings.Clone(c.path)
+	}
+	if c.id == uuid.Nil || info.trace != info.id || id.Requester() == "" {
+		c.given = info.kept()
+	}
+	if c.id == uuid.Nil {
+		c.id = uuid.New()
+	}
+	return c
+}
+
+// about gives what is known of the request: its id, if it brought none, is that of
+// the connection.
+func (c *client) about() *requestInfo {
+	if c.given != nil {
+		return c.given
+	}
+	id := c.id.String()
+	return &requestInfo{id: id, trace: id, path: c.path, requester: c.who().Requester()}
 }
 
 // wireOptions gives those of connections in enc.
@@ -79,7 +104,8 @@ func (c *client) Bye(code protocol.CloseCode, position protocol.Cursor) []byte {
 // survive ends this connection alone when what was done for it panics.
 func (c *client) survive() {
 	if p := recover(); p != nil {
-		c.s.opts.Logger.Error().Str("request_id", c.info.id).Str("uri_path", c.info.path).
+		info := c.about()
+		c.s.opts.Logger.Error().Str("request_id", info.id).Str("uri_path", info.path).
 			Str("panic", fmt.Sprint(p)).Bytes("stack", debug.Stack()).Msg("a connection panicked")
 		c.conn.Abort()
 	}
@@ -113,7 +139,7 @@ func (c *client) start(since protocol.Cursor) bool {
 	}
 	c.conn.Control(protocol.Welcome{
 		ConnectionID: c.id.String(), TenantID: c.identity.Tenant, UserID: c.identity.User,
-		ExpiresAt: c.identity.ExpiresAt, Heartbeat: int((c.s.limits.Heartbeat + time.Second - 1) / time.Second),
+		ExpiresAt: c.identity.ExpiresAt(), Heartbeat: int((c.s.limits.Heartbeat + time.Second - 1) / time.Second),
 	}.Encode(), since)
 	c.conn.Flush()
 	c.conn.Wake(c.Due())
@@ -144,7 +170,7 @@ func (c *client) Due() time.Duration {
 // answer does not come. One that is behind would get the ping late: there the
 // stall time watches. It gives when it is due again. With mu held.
 func (c *client) probe() time.Duration {
-	since := time.Since(c.pinged)
+	since := c.s.clock() - c.pinged
 	switch {
 	case !c.isWebSocket():
 		return c.interval
@@ -157,7 +183,7 @@ func (c *client) probe() time.Duration {
 	if c.waits = false; since < c.interval {
 		return c.interval - since
 	}
-	c.pinged = time.Now()
+	c.pinged = c.s.clock()
 	if c.conn.Behind() {
 		return c.interval
 	}
@@ -171,8 +197,8 @@ func (c *client) probe() time.Duration {
 // close. A token that was accepted within the leeway lives to the end of that. It
 // gives when it is due again. With mu held.
 func (c *client) expire() time.Duration {
-	end := c.identity.ExpiresAt
-	if !end.After(c.began) {
+	end := c.identity.ExpiresAt()
+	if c.late {
 		end = end.Add(auth.Leeway)
 	}
 	left := time.Until(end)
@@ -185,7 +211,7 @@ func (c *client) expire() time.Duration {
 	}
 	if !c.warned {
 		c.warned = true
-		c.conn.Control(protocol.Expiring{ExpiresAt: c.identity.ExpiresAt}.Encode(), protocol.Cursor{})
+		c.conn.Control(protocol.Expiring{ExpiresAt: c.identity.ExpiresAt()}.Encode(), protocol.Cursor{})
 		c.conn.Flush()
 	}
 	return left
@@ -198,7 +224,7 @@ func (c *client) renew(id *auth.Identity) error {
 		c.mu.Unlock()
 		return protocol.Errorf(protocol.Forbidden, protocol.InMessage, "token", protocol.IsForbidden, "the token is of another user or tenant")
 	}
-	c.identity, c.warned = id, false
+	c.identity, c.warned, c.late = id, false, false
 	c.mu.Unlock()
 	c.conn.Wake(c.Due())
 	c.session.Revoke(func(pattern string) bool { _, ok := id.MayRead(pattern); return ok })
@@ -222,7 +248,7 @@ func (c *client) Ended() {
 	c.mu.Lock()
 	c.ended = true
 	c.mu.Unlock()
-	c.s.remove(c)
+	defer c.s.remove(c) // a drain waits for it, and for the line that tells of it
 	reason := "client_gone"
 	if code := c.conn.Code(); code != 0 {
 		reason = code.Reason()
@@ -231,7 +257,8 @@ func (c *client) Ended() {
 	}
 	stats, transport := c.conn.Stats(), transportOf(c.conn.Encoding())
 	c.s.metrics.disconnects.WithLabelValues(transport, reason).Inc()
-	c.s.opts.Logger.Info().Str("request_id", c.info.id).Stringer("connection_id", c.id).Str("requester", c.info.requester).
-		Str("transport", transport).Str("uri_path", c.info.path).Float64("seconds", time.Since(c.began).Seconds()).
+	info := c.about()
+	c.s.opts.Logger.Info().Str("request_id", info.id).Stringer("connection_id", c.id).Str("requester", info.requester).
+		Str("transport", transport).Str("uri_path", c.path).Float64("seconds", (c.s.clock()-c.began).Seconds()).
 		Int("events", stats.Events).Int64("response_bytes", stats.Bytes).Str("reason", reason).Msg("connection closed")
 }

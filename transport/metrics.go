@@ -192,7 +192,7 @@ func (m *metrics) request(route, method string, status int, took time.Duration) 
 func (s *Server) count(transport string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.clients {
+	for _, c := range s.clients {
 		if transportOf(c.conn.Encoding()) == transport {
 			n++
 		}
@@ -203,7 +203,7 @@ func (s *Server) count(transport string) (n int) {
 func (s *Server) waiting() (bytes float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for c := range s.clients {
+	for _, c := range s.clients {
 		bytes += float64(c.conn.Waiting())
 	}
 	return bytes

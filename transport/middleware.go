@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/pushhub/pushhub/protocol"
@@ -21,11 +20,16 @@ func (s *Server) observe(route string, h http.HandlerFunc) http.Handler {
 	_, route, _ = strings.Cut(route, " ")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := time.Now()
-		info := s.newInfo(r)
+		info := s.newInfo(r, route)
 		r = withInfo(r, info)
 		rec := &recorder{ResponseWriter: w}
 		rec.Header().Set("X-Request-Id", info.id)
-		info.report = sync.OnceFunc(func() { s.report(route, r, info, rec, time.Since(began)) })
+		info.report = func() {
+			if !info.reported {
+				info.reported = true
+				s.report(route, r, info, rec, time.Since(began))
+			}
+		}
 		defer info.report()
 		defer func() {
 			p := recover()

@@ -20,11 +20,17 @@ import (
 // requestInfo is what logs and errors say of a request. The handler fills it in.
 type requestInfo struct {
 	id        string
+	own       uuid.UUID // the id, if the request brought none
 	trace     string
 	path      string
+	route     string // the mux's pattern of the path
 	requester string
-	streamed  int    // status of a connection that was taken over, else 0
-	report    func() // writes the line about the request, once
+
+	query    url.Values
+	queryErr error
+	streamed int    // status of a connection that was taken over, else 0
+	report   func() // writes the line about the request, once
+	reported bool
 }
 
 type infoKey struct{}
@@ -34,11 +40,16 @@ func about(r *http.Request) *requestInfo {
 	return r.Context().Value(infoKey{}).(*requestInfo)
 }
 
-func (s *Server) newInfo(r *http.Request) *requestInfo {
-	info := &requestInfo{id: r.Header.Get("X-Request-Id"), path: r.URL.Path, requester: "ip:" + s.clientIP(r)}
-	if !isRequestID(info.id) {
-		info.id = uuid.NewString()
+func (s *Server) newInfo(r *http.Request, route string) *requestInfo {
+	info := &requestInfo{id: r.Header.Get("X-Request-Id"), path: r.URL.Path, route: route, requester: "ip:" + s.clientIP(r)}
+	if info.path == route {
+		info.path = route // which does not hold on to the request
 	}
+	if !isRequestID(info.id) {
+		info.own = uuid.New()
+		info.id = info.own.String()
+	}
+	info.query, info.queryErr = url.ParseQuery(r.URL.RawQuery)
 	info.trace = traceID(r.Header.Get("Traceparent"))
 	if info.trace == "" {
 		info.trace = info.id
@@ -49,7 +60,7 @@ func (s *Server) newInfo(r *http.Request) *requestInfo {
 // kept gives what a connection needs of it for its life: nothing that holds on to
 // the request.
 func (i *requestInfo) kept() *requestInfo {
-	k := &requestInfo{id: strings.Clone(i.id), path: strings.Clone(i.path), requester: i.requester}
+	k := &requestInfo{id: strings.Clone(i.id), path: strings.Clone(i.path), requester: strings.Clone(i.requester)}
 	if k.trace = k.id; i.trace != i.id {
 		k.trace = strings.Clone(i.trace)
 	}
@@ -112,13 +123,14 @@ func (s *Server) clientIP(r *http.Request) string {
 
 // identify says who is asking, in which tenant. The error is a *protocol.Error.
 func (s *Server) identify(r *http.Request) (*auth.Identity, error) {
-	token, origin := auth.FromRequest(r)
+	query := about(r).query
+	token, origin := auth.FromRequest(r.Header, query)
 	id, err := s.opts.Verifier.Verify(r.Context(), token)
 	s.metrics.authenticated(err)
 	if err != nil {
 		return nil, auth.WithOrigin(err, origin)
 	}
-	tenant, err := auth.TenantFromRequest(r)
+	tenant, err := auth.TenantFromRequest(r.Header, query)
 	if err != nil {
 		return nil, err
 	}
@@ -138,11 +150,11 @@ func (s *Server) identify(r *http.Request) (*auth.Identity, error) {
 type query struct{ values url.Values }
 
 func parseQuery(r *http.Request) (query, error) {
-	values, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
+	info := about(r)
+	if info.queryErr != nil {
 		return query{}, protocol.Errorf(protocol.BadRequest, protocol.InQuery, "query", protocol.Malformed, "the query is not well-formed")
 	}
-	return query{values}, nil
+	return query{info.query}, nil
 }
 
 func (q query) get(name string) string {

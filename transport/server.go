@@ -94,6 +94,7 @@ type State struct {
 // goroutines at once.
 type Server struct {
 	// fixed after construction
+	began   time.Time
 	opts    Options
 	limits  Limits
 	origins origins
@@ -105,10 +106,13 @@ type Server struct {
 	http    *http.Server
 
 	mu       sync.Mutex
-	draining bool                 // guarded by mu
-	clients  map[*client]struct{} // guarded by mu
-	empty    chan struct{}        // closed when draining and no client is left
+	draining bool          // guarded by mu
+	clients  []*client     // guarded by mu; each at its place
+	empty    chan struct{} // closed when draining and no client is left
 }
+
+// clock gives the time since the server was made: that of its clients.
+func (s *Server) clock() time.Duration { return time.Since(s.began) }
 
 // New makes a Server.
 func New(opts Options) (*Server, error) {
@@ -130,7 +134,7 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, limits: opts.Limits.withDefaults(), origins: origins,
-		clients: map[*client]struct{}{}, empty: make(chan struct{}),
+		began: time.Now(), empty: make(chan struct{}),
 	}
 	s.metrics = newMetrics(opts.Registry, s)
 	s.engine = wire.NewEngine()
@@ -194,7 +198,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.draining = true
 	s.checkEmpty()
 	all := make([]*client, 0, len(s.clients))
-	for c := range s.clients {
+	for _, c := range s.clients {
 		all = append(all, c)
 	}
 	s.mu.Unlock()
@@ -206,7 +210,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	for c := range s.clients {
+	for _, c := range s.clients {
 		c.conn.Abort()
 	}
 	s.mu.Unlock()
@@ -219,7 +223,7 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.draining = true
-	for c := range s.clients {
+	for _, c := range s.clients {
 		c.conn.Abort()
 	}
 	s.mu.Unlock()
@@ -257,7 +261,8 @@ func (s *Server) add(c *client) protocol.CloseCode {
 	defer s.mu.Unlock()
 	code := s.closedTo()
 	if code == 0 {
-		s.clients[c] = struct{}{}
+		c.place = int32(len(s.clients))
+		s.clients = append(s.clients, c)
 	}
 	return code
 }
@@ -265,7 +270,10 @@ func (s *Server) add(c *client) protocol.CloseCode {
 func (s *Server) remove(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.clients, c)
+	last := len(s.clients) - 1
+	s.clients[c.place], s.clients[last].place = s.clients[last], c.place
+	s.clients[last] = nil
+	s.clients = s.clients[:last]
 	s.checkEmpty()
 }
 

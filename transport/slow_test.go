@@ -1,10 +1,12 @@
 package transport_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -223,9 +225,15 @@ func TestOutboxBounds(t *testing.T) {
 	i := start(t, func(o *transport.Options) { o.Limits.OutboxEvents = 1 })
 	stalled, _ := i.lazy(ways[0], "topics=a")
 	begun(t, stalled)
-	for n := range 150 {
-		i.put(large("a", n))
-	}
+	var more sync.WaitGroup
+	defer more.Wait()
+	full, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	more.Go(func() { // faster than it is read, until it has run into the bound
+		for n := 0; full.Err() == nil; n++ {
+			i.put(large("a", n))
+		}
+	})
 	for m := stalled(); !strings.HasPrefix(m, `{"op":"bye","code":4413`); m = stalled() {
 	}
 }

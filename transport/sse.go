@@ -39,7 +39,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if id == nil {
-		id = &auth.Identity{}
+		id = auth.Nobody()
 	}
 	c := s.newClient(r, id)
 	leave, hijackErr := s.openStream(w, r, c, enc)
@@ -52,7 +52,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
 	defer c.conn.Run(nil)
 	if code := s.full(); err != nil || code != 0 {
 		if code == 0 {
-			code = s.public(err, c.info).Code.CloseCode()
+			code = s.public(err, c.about()).Code.CloseCode()
 		}
 		s.metrics.connects.WithLabelValues("sse", code.Reason()).Inc()
 		c.conn.Close(code)

@@ -48,7 +48,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		id = &auth.Identity{}
+		id = auth.Nobody()
 	}
 	take := &takeover{ResponseWriter: w}
 	ws, acceptErr := websocket.Accept(take, r, &websocket.AcceptOptions{
@@ -65,7 +65,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, take.head)
 	defer c.conn.Run(take.early)
 	if err != nil {
-		e := s.public(err, c.info)
+		e := s.public(err, c.about())
 		s.metrics.connects.WithLabelValues("websocket", string(e.Code)).Inc()
 		code := s.full()
 		if code == 0 || e.Code != protocol.Unavailable {
@@ -176,7 +176,7 @@ func (c *client) Message(frames []byte) (ok bool) {
 		c.bad++
 		c.refuse(ref, e)
 	default:
-		c.conn.Close(protocol.CloseBadRequest, errorFrame(ref, c.s.public(e, c.info)))
+		c.conn.Close(protocol.CloseBadRequest, errorFrame(ref, c.s.public(e, c.about())))
 	}
 	return true
 }
@@ -214,7 +214,7 @@ func (c *client) obey(kind websocket.MessageType, message []byte) (ref string, e
 }
 
 func (c *client) refuse(ref string, err error) {
-	c.conn.Control(protocol.ErrorMessage{Ref: ref, Error: c.s.public(err, c.info)}.Encode(), protocol.Cursor{})
+	c.conn.Control(protocol.ErrorMessage{Ref: ref, Error: c.s.public(err, c.about())}.Encode(), protocol.Cursor{})
 	c.conn.Flush()
 }
 
@@ -236,7 +236,7 @@ func (c *client) subscribe(cmd protocol.Command) error {
 func (c *client) authenticate(cmd protocol.Command) error {
 	id, err := c.s.opts.Verifier.Verify(context.Background(), cmd.Token)
 	c.s.metrics.authenticated(err)
-	if err == nil && !id.ExpiresAt.After(time.Now()) { // the leeway is for connecting
+	if err == nil && !id.ExpiresAt().After(time.Now()) { // the leeway is for connecting
 		err = protocol.Errorf(protocol.Unauthorized, protocol.InMessage, "token", protocol.Expired, "the token has expired")
 	}
 	if err == nil {
@@ -248,7 +248,7 @@ func (c *client) authenticate(cmd protocol.Command) error {
 	if err := c.renew(id); err != nil {
 		return err
 	}
-	c.conn.Control(protocol.Authenticated{Ref: cmd.Ref, ExpiresAt: id.ExpiresAt}.Encode(), protocol.Cursor{})
+	c.conn.Control(protocol.Authenticated{Ref: cmd.Ref, ExpiresAt: id.ExpiresAt()}.Encode(), protocol.Cursor{})
 	c.conn.Flush()
 	return nil
 }

@@ -84,6 +84,7 @@ type Conn struct {
 	left    bool // the client closed with a frame that says so
 	lastly  bool // close the socket when everything is written
 	closed  bool
+	told    bool          // the peer knows that it ended
 	fd      int32         // fixed while the connection is open
 	e       *Engine       // fixed
 	opts    *Options      // fixed
@@ -242,12 +243,25 @@ func (c *Conn) abort() {
 	if c.done != nil {
 		close(c.done)
 	}
+	if c.socket == nil {
+		c.tell()
+		return
+	}
 	go func() {
-		if c.socket != nil {
-			_ = c.socket.Close() // its errors say nothing that a reader of the socket does not see
-		}
-		c.peer.Ended()
+		_ = c.socket.Close() // its errors say nothing that a reader of the socket does not see
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tell()
 	}()
+}
+
+// tell has the peer know of the end, when the last write is accounted for. With mu
+// held.
+func (c *Conn) tell() {
+	if c.closed && !c.writing && !c.told {
+		c.told = true
+		go c.peer.Ended()
+	}
 }
 
 // release closes the descriptor when nobody uses it any more. With mu held.

@@ -92,6 +92,7 @@ func (c *Conn) put(s *scratch) {
 		c.pour(s)
 		c.writing = false
 		c.release()
+		c.tell()
 	}
 	c.mu.Unlock()
 }
@@ -211,10 +212,12 @@ func (c *Conn) write() {
 			}
 			c.writing, c.flight = false, nil
 			c.abort()
+			c.tell()
 			return
 		}
 	}
 	c.writing, c.blocked = false, false
+	c.tell()
 	if c.lastly && !c.closed {
 		c.lastly = false
 		go c.shut(protocol.CloseCode(c.code))
