@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -197,10 +198,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
 	s.checkEmpty()
-	all := make([]*client, 0, len(s.clients))
-	for _, c := range s.clients {
-		all = append(all, c)
-	}
+	all := slices.Clone(s.clients)
 	s.mu.Unlock()
 	for _, c := range all {
 		c.conn.Close(protocol.Drain)
