@@ -87,6 +87,27 @@ func TestRFC6455DefaultLimit(t *testing.T) {
 	})
 }
 
+// A client that ends its side right after its close frame still gets what it asked
+// for, and the answer to the close (section 5.5.1).
+func TestEndAfterClose(t *testing.T) {
+	for name, start := range map[string]func(testing.TB, func(*transport.Options)) *instance{"TCP": start, "TLS": secure} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			i := start(t, nil)
+			for range 20 {
+				ws := i.rawSocket("/api/v1/ws?token="+token(t, nil), nil)
+				ws.send(text(refers("r"))+goodbye(1000, ""), false)
+				require.NoError(t, ws.net.(interface{ CloseWrite() error }).CloseWrite())
+				ws.hears(echo("r"))
+				ws.hears(closed(1000))
+				_, err := ws.in.Peek(1)
+				require.ErrorIs(t, err, io.EOF)
+				require.NoError(t, ws.net.Close())
+			}
+		})
+	}
+}
+
 func onTCPAndTLS(t *testing.T, change func(*transport.Options), cases []rfcCase) {
 	for name, start := range map[string]func(testing.TB, func(*transport.Options)) *instance{"TCP": start, "TLS": secure} {
 		t.Run(name, func(t *testing.T) {

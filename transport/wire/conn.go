@@ -82,6 +82,7 @@ type Conn struct {
 	hup     bool // and after that the end
 	ending  bool // nothing is added any more, and nothing that the client says counts
 	left    bool // the client closed with a frame that says so
+	gone    bool // nothing more comes from the client
 	lastly  bool // close the socket when everything is written
 	closed  bool
 	told    bool          // the peer knows that it ended

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/pushhub/pushhub/protocol"
@@ -24,7 +25,9 @@ func (c *Conn) Run(early []byte) {
 			n, err := c.socket.Read(buf)
 			c.consume(buf[:n], true)
 			if err != nil {
-				c.Abort()
+				c.mu.Lock()
+				c.heardAll(err == io.EOF)
+				c.mu.Unlock()
 				<-c.Done()
 				return
 			}
@@ -82,7 +85,8 @@ func (c *Conn) rest(buf []byte) {
 		c.mu.Lock()
 		if n == 0 {
 			if !again || err != nil {
-				c.abort()
+				c.heardAll(err == nil)
+				break
 			}
 			continue
 		}
@@ -98,6 +102,14 @@ func (c *Conn) rest(buf []byte) {
 	}
 	c.reading = false
 	c.release()
+}
+
+// heardAll: nothing more comes from the client. If it ended in order, a close that is
+// under way is brought to its end. With mu held.
+func (c *Conn) heardAll(inOrder bool) {
+	if c.gone = true; !inOrder || !c.lastly {
+		c.abort()
+	}
 }
 
 // goOn is the goroutine that reads where the poller has left off.

@@ -107,7 +107,7 @@ func (c *Conn) pour(s *scratch) {
 			c.blocked = false
 			if c.lastly && !c.closed {
 				c.lastly = false
-				if c.code == 0 || closeWrite(int(c.fd)) != nil { // who was closed by the hub closes now, or its time is over
+				if c.code == 0 || c.gone || closeWrite(int(c.fd)) != nil { // who was closed by the hub closes now, or its time is over
 					c.abort()
 				}
 			}
@@ -220,14 +220,14 @@ func (c *Conn) write() {
 	c.tell()
 	if c.lastly && !c.closed {
 		c.lastly = false
-		go c.shut(protocol.CloseCode(c.code))
+		go c.shut(c.code == 0 || c.gone)
 	}
 }
 
-// shut ends the sending side when all is written, as put does it for a descriptor;
-// here it may take its time.
-func (c *Conn) shut(code protocol.CloseCode) {
-	if half, ok := c.socket.(interface{ CloseWrite() error }); !ok || code == 0 || half.CloseWrite() != nil {
+// shut ends the sending side when all is written, or both, as put does it for a
+// descriptor; here it may take its time.
+func (c *Conn) shut(both bool) {
+	if half, ok := c.socket.(interface{ CloseWrite() error }); !ok || both || half.CloseWrite() != nil {
 		c.Abort()
 	}
 }
