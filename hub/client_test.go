@@ -384,7 +384,7 @@ func (c *client) control(e hub.Entry, n note) {
 		_ = json.Unmarshal(m.Topics, &topics)
 		c.unsubscribed(m.Ref, topics, n)
 	}
-	if !e.Cursor.IsZero() {
-		c.claim(e.Cursor, n)
+	if e.Cursor != nil {
+		c.claim(*e.Cursor, n)
 	}
 }

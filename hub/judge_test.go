@@ -16,7 +16,7 @@ func (c *client) event(e hub.Entry, m note) {
 	n := c.w.numbers[e.Event.Cursor]
 	topic := e.Event.Topic
 	c.w.delivered++
-	c.w.note("    %s gets %s live %v id %v", c.name, c.w.name(n), e.Live(), !e.Cursor.IsZero())
+	c.w.note("    %s gets %s live %v id %v", c.name, c.w.name(n), e.Live(), e.Cursor != nil)
 	if !slices.ContainsFunc(c.subs, func(s *subscription) bool { return s.created <= m.calls && c.matches(s.pattern, topic) }) {
 		c.w.failf("%s did not want %s", c.name, c.w.name(n))
 		return
@@ -45,8 +45,8 @@ func (c *client) event(e hub.Entry, m note) {
 			s.cursor = e.Event.Cursor
 		}
 	}
-	if !e.Cursor.IsZero() {
-		c.claim(e.Cursor, m)
+	if e.Cursor != nil {
+		c.claim(*e.Cursor, m)
 	}
 }
 

@@ -23,8 +23,8 @@ type Outbox struct {
 // Entry is one frame in an outbox. A zero Entry was superseded.
 type Entry struct {
 	Frame  []byte
-	Event  *protocol.Event // nil: a control message
-	Cursor protocol.Cursor // position that the client has once this is written; zero: unchanged
+	Event  *protocol.Event  // nil: a control message
+	Cursor *protocol.Cursor // position that the client has once this is written; nil: unchanged
 	kind   entryKind
 }
 
@@ -84,7 +84,7 @@ func (o *Outbox) Add(e Entry) {
 	case liveEvent:
 		most, bytes := o.MaxEvents, o.MaxBytes
 		o.MaxEvents, o.MaxBytes = 0, 0
-		o.Event(e.Event, e.Frame, !e.Cursor.IsZero(), false)
+		o.Event(e.Event, e.Frame, e.Cursor != nil, false)
 		o.MaxEvents, o.MaxBytes = most, bytes
 		return
 	case retainedEvent:
@@ -107,14 +107,17 @@ func RetainedEntry(e *protocol.Event, frame []byte, id bool) Entry {
 
 // ControlEntry: see LiveEntry.
 func ControlEntry(frame []byte, position protocol.Cursor) Entry {
-	return Entry{Frame: frame, Cursor: position}
+	if position.IsZero() {
+		return Entry{Frame: frame}
+	}
+	return Entry{Frame: frame, Cursor: &position}
 }
 
-func position(e *protocol.Event, id bool) protocol.Cursor {
-	if !id {
-		return protocol.Cursor{}
+func position(e *protocol.Event, id bool) *protocol.Cursor {
+	if !id || e.Cursor.IsZero() {
+		return nil
 	}
-	return e.Cursor
+	return &e.Cursor
 }
 
 func (o *Outbox) add(e Entry) {

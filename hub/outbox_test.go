@@ -120,7 +120,11 @@ func TestOutboxAgainstModel(t *testing.T) {
 				for i, w := range want {
 					require.Equal(t, w.frame, string(got[i].Frame))
 					require.Same(t, w.event, got[i].Event)
-					require.Equal(t, w.cursor, got[i].Cursor)
+					if w.cursor.IsZero() {
+						require.Nil(t, got[i].Cursor)
+					} else {
+						require.Equal(t, w.cursor, *got[i].Cursor)
+					}
 					require.Equal(t, w.live, got[i].Live())
 				}
 			},

@@ -59,7 +59,7 @@ func (b *box) event(e *protocol.Event, frame []byte, id, behind bool, opts *Opti
 		for i := range waiting {
 			if w := &waiting[i]; !w.Live() {
 				o.Add(*w)
-			} else if conflated, _ := o.Event(w.Event, w.Frame, !w.Cursor.IsZero(), true); conflated {
+			} else if conflated, _ := o.Event(w.Event, w.Frame, w.Cursor != nil, true); conflated {
 				opts.Conflated()
 			}
 		}

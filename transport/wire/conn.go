@@ -187,8 +187,8 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 	c.out.drop()
 	position := c.reached
 	for i := range c.flight { // it is written before bye
-		if !c.flight[i].Cursor.IsZero() {
-			position = c.flight[i].Cursor
+		if at := c.flight[i].Cursor; at != nil {
+			position = *at
 		}
 	}
 	for _, frame := range append(last, c.peer.Bye(code, position)) {

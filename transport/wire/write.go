@@ -177,8 +177,8 @@ func (c *Conn) written(n int, t *tally) {
 			return
 		}
 		n -= len(e.Frame)
-		if !e.Cursor.IsZero() {
-			c.reached = e.Cursor
+		if e.Cursor != nil {
+			c.reached = *e.Cursor
 		}
 		if e.Event == nil {
 			c.control -= int32(frameCost + len(e.Frame))
