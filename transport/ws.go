@@ -51,15 +51,13 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 		id = auth.Nobody()
 	}
 	take := &takeover{ResponseWriter: w}
-	ws, acceptErr := websocket.Accept(take, r, &websocket.AcceptOptions{
+	_, _ = websocket.Accept(take, r, &websocket.AcceptOptions{ // an error, always: see takeover
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // checkOrigin did it
 	})
-	if acceptErr != nil {
-		about(r).report()
+	if take.socket == nil {
 		return
 	}
-	_ = ws.CloseNow() // the handshake is made, and the socket ours
 	c := s.newClient(r, id)
 	about(r).accepted(http.StatusSwitchingProtocols)
 	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, take.head)
@@ -266,9 +264,9 @@ func byeFrames(m protocol.Bye) []byte {
 	return protocol.AppendCloseFrame(b, m.Code)
 }
 
-// takeover gives the socket of a request to us, and to coder/websocket, which only
-// makes the handshake, one that says nothing. The answer is ours to send: it goes
-// out with the first messages.
+// takeover gives the socket of a request to us when coder/websocket, which only makes
+// the handshake, asks for it. It gets an error then, and so makes no connection that
+// nobody would use. The answer is ours to send: it goes out with the first messages.
 type takeover struct {
 	http.ResponseWriter
 	head   []byte // the answer
@@ -278,12 +276,23 @@ type takeover struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (t *takeover) WriteHeader(status int) {
-	if status != http.StatusSwitchingProtocols {
+	switch {
+	case t.socket != nil: // coder's words about the error
+	case status == http.StatusSwitchingProtocols:
+		t.head = answerHead(status, t.Header())
+	default:
 		t.ResponseWriter.WriteHeader(status)
-		return
 	}
-	t.head = answerHead(status, t.Header())
 }
+
+func (t *takeover) Write(p []byte) (int, error) {
+	if t.socket != nil {
+		return len(p), nil
+	}
+	return t.ResponseWriter.Write(p)
+}
+
+var errTaken = errors.New("the socket is ours")
 
 // Hijack implements http.Hijacker.
 func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -296,9 +305,7 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, errors.Join(err, socket.Close())
 	}
 	t.socket, t.early = socket, bytes.Clone(early)
-	rw.Reader.Reset(silence{})
-	rw.Writer.Reset(silence{})
-	return silence{}, rw, nil
+	return nil, nil, errTaken
 }
 
 // parseFrames has coder/websocket read a message of which all frames are there. It
