@@ -27,7 +27,8 @@ type Peer struct {
 	Find string `json:"find,omitempty"`
 	// Lines says that one message may hold several, one a line.
 	Lines bool `json:"lines,omitempty"`
-	// Echo is a message that is answered with itself (a ping of the application).
+	// Echo is a message that is answered with itself (a ping of the application); over
+	// SSE it is only skipped.
 	Echo string `json:"echo,omitempty"`
 	// Topics is how topics are named, {run} and {number} filled in; unless given,
 	// what the scenario names.

@@ -221,7 +221,9 @@ func (s *Swarm) subOf(c *client, topic uint32) *subscription {
 // control takes a message that is no event.
 func (s *Swarm) control(c *client, msg []byte) {
 	if len(s.echo) > 0 && bytes.Equal(msg, s.echo) {
-		s.send(c, opText, msg)
+		if !c.sse { // an event stream takes no answers
+			s.send(c, opText, msg)
+		}
 		return
 	}
 	if bytes.HasPrefix(msg, []byte(`{"op":"gap"`)) {

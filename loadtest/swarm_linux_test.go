@@ -197,6 +197,35 @@ func TestSwarmAnswersPingsAndTellsWhyItWasClosed(t *testing.T) {
 	require.Equal(t, Counts{Delivered: 1, Cut: 2}, out.Counts)
 }
 
+// A message may hold several lines, pings of the application among them. Those are
+// answered over a WebSocket; a client of an event stream sends nothing.
+func TestSwarmTakesLinesAndEchoes(t *testing.T) {
+	for _, sse := range []bool{false, true} {
+		s, c, other := bench(t, sse)
+		s.config.Peer.Lines, s.echo = true, []byte("{}")
+		var b []byte
+		if sse {
+			for _, line := range []string{event(1, 0), "{}", event(2, 0)} {
+				b = append(b, "data: "+line+"\n\n"...)
+			}
+		} else {
+			b = appendFrame(nil, opText, []byte(event(1, 0)+"\n{}\n"+event(2, 0)), false)
+		}
+		_, err := unix.Write(other, b)
+		require.NoError(t, err)
+		s.drain(c, false)
+		require.Equal(t, Counts{Delivered: 2}, s.ledger.counts)
+		got := make([]byte, 100)
+		n, err := unix.Read(other, got)
+		if sse {
+			require.ErrorIs(t, err, unix.EAGAIN)
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, appendFrame(nil, opText, []byte("{}"), true), got[:n])
+	}
+}
+
 func TestSwarmTellsWhyAHandshakeFailed(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
