@@ -75,7 +75,7 @@ func (b *box) event(e *protocol.Event, frame []byte, id, behind bool, opts *Opti
 // take moves from the front to out, as Outbox.Take does.
 func (b *box) take(out []hub.Entry, maxBytes int) []hub.Entry {
 	if b.rest == nil {
-		if b.first.Frame != nil {
+		if b.first.Frame != nil && (len(out) == 0 || len(out) < cap(out) && len(b.first.Frame) <= maxBytes) {
 			out = append(out, b.first)
 			b.first = hub.Entry{}
 		}

@@ -145,17 +145,19 @@ func (c *Conn) pour(s *scratch) {
 }
 
 // gather takes what goes into one write, if there is anything, from the outbox to
-// flight, and its bytes to s.frames. With mu held.
+// flight, behind what is there already, and its bytes to s.frames. With mu held.
 func (c *Conn) gather(s *scratch) bool {
+	room := batchBytes
+	for i := range c.flight {
+		room -= len(c.flight[i].Frame)
+	}
+	c.flight = c.out.take(s.entries[:copy(s.entries[:], c.flight)], room)
 	if len(c.flight) == 0 {
-		if c.closed || c.out.len() == 0 {
-			c.flight = nil
-			return false
-		}
-		c.flight, c.part = c.out.take(s.entries[:0], batchBytes), 0
-		if c.out.replaying() == 0 {
-			c.roomy()
-		}
+		c.flight = nil
+		return false
+	}
+	if c.room != nil && c.out.replaying() == 0 {
+		c.roomy()
 	}
 	for i := range c.flight {
 		s.frames[i] = c.flight[i].Frame
