@@ -42,12 +42,6 @@ func (v *Verifier) identity(payload []byte, now time.Time) (*Identity, *protocol
 	if id.User = user; user == "" {
 		id.User = subject
 	}
-	if job, ok := r.optional("job_id"); ok {
-		if strings.Contains(job, ".") || protocol.CheckTopic(protocol.JobsPrefix+job) != nil {
-			r.fail("job_id", protocol.Malformed, "the job_id is malformed")
-		}
-		id.Job = job
-	}
 	tier, current := v.readSubscription(r, id)
 	id.Grants = v.grants.of(r, tier)
 
@@ -74,7 +68,7 @@ const maxShared = 10_000
 // wrong with them is told to r.
 func (s *shared) of(r *reader, tier string) *Grants {
 	key := []byte(tier)
-	for _, name := range []string{"service_name", "tenant_id", "tenant_access", "tenant_role", "topics", "publish"} {
+	for _, name := range []string{"service_name", "tenant_id", "tenant_access", "tenant_role", "job_id", "topics", "publish"} {
 		key = append(append(key, 0), r.members.Get(name)...)
 	}
 	s.mu.Lock()
@@ -105,6 +99,12 @@ func (r *reader) grants(tier string) *Grants {
 	}
 	g.access = r.access()
 	g.Role = r.text("tenant_role")
+	if job, ok := r.optional("job_id"); ok {
+		if strings.Contains(job, ".") || protocol.CheckTopic(protocol.JobsPrefix+job) != nil {
+			r.fail("job_id", protocol.Malformed, "the job_id is malformed")
+		}
+		g.Job = job
+	}
 	g.topics, g.limited = r.patterns("topics")
 	g.publish, _ = r.patterns("publish")
 	return g

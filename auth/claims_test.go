@@ -59,7 +59,7 @@ func TestGrantsAreShared(t *testing.T) {
 	first := grantsOf(base("u1"))
 	require.Same(t, first, grantsOf(base("u2")))
 	for name, value := range map[string]any{
-		"tenant_id": "other", "service_name": "t", "tenant_role": "user", "topics": []string{"b"}, "publish": []string{"a"},
+		"tenant_id": "other", "service_name": "t", "tenant_role": "user", "job_id": "j", "topics": []string{"b"}, "publish": []string{"a"},
 		"tenant_access": []object{{"id": "gamma"}}, "subscription": object{"status": "active", "tier": "professional"},
 	} {
 		require.NotEqual(t, *first, *grantsOf(base("u1").with(object{name: value})), name)

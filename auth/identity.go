@@ -17,7 +17,6 @@ const anyTenant = "*"
 type Identity struct {
 	*Grants
 	User string // "" if the token names none
-	Job  string // the only job the token is for; "" = it is not confined
 
 	// seconds since 1970: there are as many identities as connections
 	issued  int64     // 0 if not given
@@ -33,6 +32,7 @@ type Grants struct {
 	Service string // name of a backend; "" for a user
 	Role    string // in the tenant; "" if not given
 	Tier    string // of the subscription, selects the limits; "" if not given
+	Job     string // the only job the token is for; "" = it is not confined
 
 	topics  []string // may be read
 	publish []string // may be published to

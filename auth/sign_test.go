@@ -59,9 +59,9 @@ func TestSignWritesEveryClaim(t *testing.T) {
 	require.Equal(t, &Identity{
 		Grants: &Grants{
 			Tenant: "acme", Service: "render", Role: "admin", Tier: "professional",
-			topics: []string{}, limited: true, publish: []string{"jobs.>"}, access: []access{{"beta", "guest", "free"}},
+			Job: "j1", topics: []string{}, limited: true, publish: []string{"jobs.>"}, access: []access{{"beta", "guest", "free"}},
 		},
-		User: "u7", Job: "j1", issued: start.Unix(), expires: start.Add(time.Hour).Unix(),
+		User: "u7", issued: start.Unix(), expires: start.Add(time.Hour).Unix(),
 		paid: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC).Unix(),
 	}, id)
 

@@ -61,7 +61,7 @@ func (s *Session) again() *arrival {
 		if sub.state == stale {
 			sub.state = joining
 			a.subs = append(a.subs, sub)
-			wants = append(wants, Want{Pattern: sub.pattern, Since: sub.since, Hide: sub.hide, User: sub.user})
+			wants = append(wants, Want{Pattern: sub.pattern, Since: *sub.since, Hide: sub.hide, User: sub.user})
 		}
 	}
 	if wants == nil {

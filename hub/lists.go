@@ -21,7 +21,7 @@ func (t *tenant) list(s *sub) {
 	if len(*list) > 0 {
 		s.pattern = (*list)[0].pattern // one string for all
 	}
-	s.since = protocol.Cursor{}
+	s.since = nil
 	s.index, s.state, s.owner = int32(len(*list)), live, true
 	*list = append(*list, s)
 	if len(*list) == 1 {

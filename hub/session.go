@@ -91,10 +91,10 @@ type sub struct {
 	user    string // see hides
 
 	// guarded by the tenant's lock
-	pattern string          // the same bytes always
-	since   protocol.Cursor // while stale: complete up to it
-	start   uint64          // with owner: see there
-	index   int32           // in the tenant's list, while live
+	pattern string           // the same bytes always
+	since   *protocol.Cursor // while stale: complete up to it
+	start   uint64           // with owner: see there
+	index   int32            // in the tenant's list, while live
 	state   subState
 	hide    bool // fixed after construction
 	owner   bool // was live once: later subscriptions leave its topics to it as far as it has them, from start on
@@ -347,7 +347,7 @@ func (s *Session) Close() {
 
 // stale marks what is live as complete to c and no further. With the tenant's
 // lock held, by hold, which clears the tenant's lists.
-func (s *Session) stale(c protocol.Cursor) {
+func (s *Session) stale(c *protocol.Cursor) {
 	for _, sub := range s.subs {
 		if sub.state == live {
 			sub.state, sub.since = stale, c
@@ -359,7 +359,7 @@ func (s *Session) stale(c protocol.Cursor) {
 func (s *Session) rejoin() {
 	missed := false
 	for _, sub := range s.subs {
-		missed = missed || sub.state == stale && sub.since != s.t.cursor()
+		missed = missed || sub.state == stale && *sub.since != s.t.cursor()
 	}
 	if missed {
 		s.do(s.catchUp)

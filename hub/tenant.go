@@ -99,8 +99,9 @@ func (t *tenant) hold() {
 		return
 	}
 	t.ok = false
+	at := t.cursor()
 	for _, s := range t.sessions {
-		s.stale(t.cursor())
+		s.stale(&at)
 	}
 	t.h.stats.Topics.Add(-int64(t.topics))
 	t.topics, t.wild = 0, patterns{}

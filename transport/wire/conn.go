@@ -85,31 +85,36 @@ type Conn struct {
 	gone    bool // nothing more comes from the client
 	lastly  bool // close the socket when everything is written
 	closed  bool
-	told    bool          // the peer knows that it ended
-	fd      int32         // fixed while the connection is open
-	e       *Engine       // fixed
-	opts    *Options      // fixed
-	shard   *shard        // fixed; writes to fd; nil: there is a socket instead
-	touched time.Duration // by the engine's clock: when something was queued last that moves the position
-	control int32         // what control frames cost that are not completely written
-	part    int32         // bytes of flight[0] that are written
+	told    bool     // the peer knows that it ended
+	code    int16    // a protocol.CloseCode: why the hub closed it; 0: it did not
+	fd      int32    // fixed while the connection is open
+	gen     int32    // guarded by poller.mu: see there
+	e       *Engine  // fixed
+	opts    *Options // fixed
+	shard   *shard   // fixed; writes to fd; nil: there is a socket instead
+	touched tick     // when something was queued last that moves the position
+	control int32    // what control frames cost that are not completely written
+	part    int32    // bytes of flight[0] that are written
+	dueAt   tick     // turn of the wheel that counts; 0: none
 
 	out     box
 	flight  []hub.Entry // taken from out, not completely written
 	reached protocol.Cursor
 	stats   Stats
 
-	peer     Peer          // fixed
-	socket   Socket        // fixed
-	gen      int32         // guarded by poller.mu: see there
-	code     int32         // a protocol.CloseCode: why the hub closed it; 0: it did not
-	in       *input        // owned by who reads; nil unless the client is in the midst of something
-	room     chan struct{} // closed when no replay waits; nil: nobody asks
-	done     chan struct{} // closed when the connection has ended; nil: nobody asks
-	dueAt    int64         // turn of the wheel that counts; 0: none
-	heard    time.Duration // when the client sent something last
-	progress time.Duration // when the socket last took something before it was full; without a shard, when a write began
-	lingers  time.Duration // when an ending connection is aborted
+	peer     Peer   // fixed
+	socket   Socket // fixed
+	in       *input // owned by who reads; nil unless the client is in the midst of something
+	waits    *waits // nil: nobody does
+	heard    tick   // when the client sent something last
+	progress tick   // when the socket last took something before it was full; without a shard, when a write began
+	lingers  tick   // when an ending connection is aborted; 0: it does not end
+}
+
+// waits is what somebody waits for.
+type waits struct {
+	room chan struct{} // closed when no replay waits; nil: nobody asks
+	done chan struct{} // closed when the connection has ended; nil: nobody asks
 }
 
 // Stats is what a connection has carried.
@@ -123,7 +128,7 @@ type Stats struct {
 // tcp is the plain TCP connection under socket, if socket adds nothing to it, else
 // nil. Run has to be called.
 func (e *Engine) New(socket Socket, tcp *net.TCPConn, opts *Options, peer Peer, head []byte) *Conn {
-	c := &Conn{e: e, opts: opts, peer: peer, socket: socket, touched: e.clock(), heard: time.Since(e.start)}
+	c := &Conn{e: e, opts: opts, peer: peer, socket: socket, touched: tick(e.now.Load()), heard: e.clock()}
 	if head != nil {
 		c.flight = append(c.flight, hub.Entry{Frame: head})
 		c.control = int32(frameCost + len(head))
@@ -143,14 +148,14 @@ func (e *Engine) New(socket Socket, tcp *net.TCPConn, opts *Options, peer Peer, 
 func (c *Conn) Idle() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.e.clock() - c.touched
+	return time.Duration(tick(c.e.now.Load())-c.touched) * turn
 }
 
-// Silent gives for how long the client has said nothing.
+// Silent gives for how long the client has said nothing, or up to 100 ms more.
 func (c *Conn) Silent() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Since(c.e.start) - c.heard
+	return time.Since(c.e.start) - time.Duration(c.heard)*turn
 }
 
 // Waiting gives the bytes that wait to be written.
@@ -183,7 +188,7 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 	if c.ending {
 		return
 	}
-	c.ending, c.code, c.lastly = true, int32(code), true
+	c.ending, c.code, c.lastly = true, int16(code), true
 	c.out.drop()
 	position := c.reached
 	for i := range c.flight { // it is written before bye
@@ -200,7 +205,7 @@ func (c *Conn) end(code protocol.CloseCode, last ...[]byte) {
 
 // expect has the connection end at last, whatever the client does. With mu held.
 func (c *Conn) expect() {
-	c.lingers = time.Since(c.e.start) + linger
+	c.lingers = c.e.after(linger)
 	c.wake(c.lingers)
 }
 
@@ -241,8 +246,8 @@ func (c *Conn) abort() {
 	}
 	c.roomy()
 	c.release()
-	if c.done != nil {
-		close(c.done)
+	if c.waits != nil && c.waits.done != nil {
+		close(c.waits.done)
 	}
 	if c.socket == nil {
 		c.tell()
@@ -278,13 +283,14 @@ func (c *Conn) release() {
 func (c *Conn) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.done == nil {
-		c.done = make(chan struct{})
+	w := c.waited()
+	if w.done == nil {
+		w.done = make(chan struct{})
 		if c.closed {
-			close(c.done)
+			close(w.done)
 		}
 	}
-	return c.done
+	return w.done
 }
 
 // Left says whether the client ended the connection with a close frame.
@@ -302,29 +308,37 @@ func (c *Conn) Code() protocol.CloseCode {
 }
 
 func (c *Conn) roomy() {
-	if c.room != nil {
-		close(c.room)
-		c.room = nil
+	if c.waits != nil && c.waits.room != nil {
+		close(c.waits.room)
+		c.waits.room = nil
 	}
+}
+
+// waited gives the waits, for somebody who does. With mu held.
+func (c *Conn) waited() *waits {
+	if c.waits == nil {
+		c.waits = new(waits)
+	}
+	return c.waits
 }
 
 // Wake has Due called after a time, if that is before it would be.
 func (c *Conn) Wake(after time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wake(time.Since(c.e.start) + after)
+	c.wake(c.e.after(after))
 }
 
 // wake: with mu held.
-func (c *Conn) wake(at time.Duration) {
-	if t := turnOf(at); c.dueAt == 0 || t < c.dueAt {
-		c.dueAt = t
-		c.e.wheel.add(c, t)
+func (c *Conn) wake(at tick) {
+	if c.dueAt == 0 || at < c.dueAt {
+		c.dueAt = at
+		c.e.wheel.add(c, at)
 	}
 }
 
 // due is called by the wheel.
-func (c *Conn) due(at int64, now time.Duration) {
+func (c *Conn) due(at, now tick) {
 	c.mu.Lock()
 	if c.closed || at != c.dueAt {
 		c.mu.Unlock()
@@ -334,12 +348,12 @@ func (c *Conn) due(at int64, now time.Duration) {
 	switch {
 	case c.lingers > 0 && now >= c.lingers:
 		c.abort()
-	case c.full && c.opts.Stall > 0 && now >= c.progress+c.opts.Stall:
+	case c.full && c.opts.Stall > 0 && now >= c.progress+ticks(c.opts.Stall):
 		c.stalled()
 		c.abort()
 	default:
 		if c.full && c.opts.Stall > 0 {
-			c.wake(c.progress + c.opts.Stall)
+			c.wake(c.progress + ticks(c.opts.Stall))
 		}
 		if c.lingers > 0 {
 			c.wake(c.lingers)
@@ -354,6 +368,6 @@ func (c *Conn) due(at int64, now time.Duration) {
 // stalled notes that a write took too long. With mu held.
 func (c *Conn) stalled() {
 	if c.code == 0 {
-		c.code = int32(protocol.SlowConsumer)
+		c.code = int16(protocol.SlowConsumer)
 	}
 }

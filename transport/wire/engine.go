@@ -23,7 +23,7 @@ type Engine struct {
 	closed  bool               // guarded by mu
 	sockets map[*Conn]struct{} // guarded by mu; those that run on a goroutine of their own
 
-	now atomic.Int64 // ns since start, as of the last turn of the wheel
+	now atomic.Int32 // tick of the last turn of the wheel
 
 	once   sync.Once     // starts the poller and the shards, for the first Conn that needs them
 	poller *poller       // nil: every Conn has goroutines of its own
@@ -93,8 +93,18 @@ func (e *Engine) Close() {
 	e.work.Wait()
 }
 
-// clock gives the time since the start to a turn of the wheel; it costs nothing.
-func (e *Engine) clock() time.Duration { return time.Duration(e.now.Load()) }
+// tick is a time: turns of the wheel since the Engine's start. A connection has
+// several, and there are many connections.
+type tick int32
+
+// ticks gives how many turns it takes until d is over.
+func ticks(d time.Duration) tick { return tick((d + turn - 1) / turn) }
+
+// clock gives the tick that began last.
+func (e *Engine) clock() tick { return tick(time.Since(e.start) / turn) }
+
+// after gives the first tick that begins when d is over.
+func (e *Engine) after(d time.Duration) tick { return ticks(time.Since(e.start) + d) }
 
 // A shard writes what waits in its Conns, as soon as it comes to them: what came
 // meanwhile goes out with one call.
@@ -153,7 +163,7 @@ type wheel struct {
 	quit chan struct{} // closed by Engine.Close
 
 	mu    sync.Mutex
-	turns int64 // since the start
+	turns tick // since the start
 	slots [512][]appointment
 }
 
@@ -164,36 +174,33 @@ const turn = 100 * time.Millisecond
 // another by then.
 type appointment struct {
 	c  *Conn
-	at int64
+	at tick
 }
 
 func newWheel(e *Engine) *wheel { return &wheel{e: e, quit: make(chan struct{})} }
 
-// turnOf gives the first turn that is not before t, a time since the start.
-func turnOf(t time.Duration) int64 { return int64((t + turn - 1) / turn) }
-
-func (w *wheel) add(c *Conn, at int64) {
+func (w *wheel) add(c *Conn, at tick) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	slot := min(max(at, w.turns+1), w.turns+int64(len(w.slots))-1) % int64(len(w.slots))
+	slot := min(max(at, w.turns+1), w.turns+tick(len(w.slots))-1) % tick(len(w.slots))
 	w.slots[slot] = append(w.slots[slot], appointment{c, at})
 }
 
 func (w *wheel) run() {
-	tick := time.NewTicker(turn)
-	defer tick.Stop()
+	ticker := time.NewTicker(turn)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-w.quit:
 			return
-		case <-tick.C:
+		case <-ticker.C:
 		}
-		now := time.Since(w.e.start)
-		w.e.now.Store(int64(now))
-		for w.turns < int64(now/turn) { // more than one if the process was stopped
+		now := w.e.clock()
+		w.e.now.Store(int32(now))
+		for w.turns < now { // more than one if the process was stopped
 			w.mu.Lock()
 			w.turns++
-			slot := &w.slots[w.turns%int64(len(w.slots))]
+			slot := &w.slots[w.turns%tick(len(w.slots))]
 			due := *slot
 			*slot = nil
 			w.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"time"
 
 	"github.com/pushhub/pushhub/protocol"
 )
@@ -168,7 +167,7 @@ func (c *Conn) consume(p []byte, wait bool) bool {
 func (c *Conn) listens() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard = time.Since(c.e.start)
+	c.heard = c.e.clock()
 	return !c.ending && c.opts.Encoding == protocol.WebSocket
 }
 

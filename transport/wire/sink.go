@@ -23,7 +23,7 @@ func (c *Conn) Event(e *protocol.Event, id bool) (flush bool) {
 		return false
 	}
 	if c.out.event(e, frame, id, c.behind(), c.opts) {
-		c.touched = c.e.clock()
+		c.touched = tick(c.e.now.Load())
 	} else {
 		c.end(protocol.SlowConsumer)
 	}
@@ -50,7 +50,7 @@ func (c *Conn) behind() bool {
 	if c.shard != nil {
 		return c.blocked
 	}
-	return c.writing && time.Since(c.e.start)-c.progress > burst
+	return c.writing && time.Since(c.e.start)-time.Duration(c.progress)*turn > burst
 }
 
 // Retained implements hub.Sink.
@@ -64,7 +64,7 @@ func (c *Conn) Retained(e *protocol.Event, id bool) {
 	defer c.mu.Unlock()
 	if !c.ending {
 		c.out.add(hub.RetainedEntry(e, frame, id))
-		c.touched = c.e.clock()
+		c.touched = tick(c.e.now.Load())
 	}
 }
 
@@ -103,7 +103,7 @@ func (c *Conn) raw(frame []byte, position protocol.Cursor) {
 	}
 	c.out.add(hub.ControlEntry(frame, position))
 	if !position.IsZero() {
-		c.touched = c.e.clock()
+		c.touched = tick(c.e.now.Load())
 	}
 }
 
@@ -115,10 +115,11 @@ func (c *Conn) Room(ctx context.Context) error {
 			c.mu.Unlock()
 			return ctx.Err()
 		}
-		if c.room == nil {
-			c.room = make(chan struct{})
+		w := c.waited()
+		if w.room == nil {
+			w.room = make(chan struct{})
 		}
-		room := c.room
+		room := w.room
 		c.mu.Unlock()
 		select {
 		case <-room:

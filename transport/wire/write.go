@@ -56,7 +56,7 @@ func (c *Conn) Flush() {
 		c.mu.Unlock()
 		return
 	}
-	c.writing, c.progress = true, time.Since(c.e.start)
+	c.writing, c.progress = true, c.e.after(0)
 	c.mu.Unlock()
 	go c.write()
 }
@@ -131,9 +131,9 @@ func (c *Conn) pour(s *scratch) {
 		}
 		c.flight, c.blocked = slices.Clone(c.flight), true // the scratch is for others now
 		if !c.edge {
-			c.full, c.progress = true, time.Since(c.e.start)
+			c.full, c.progress = true, c.e.after(0)
 			if c.opts.Stall > 0 {
-				c.wake(c.progress + c.opts.Stall)
+				c.wake(c.progress + ticks(c.opts.Stall))
 			}
 			return
 		}
@@ -156,7 +156,7 @@ func (c *Conn) gather(s *scratch) bool {
 		c.flight = nil
 		return false
 	}
-	if c.room != nil && c.out.replaying() == 0 {
+	if c.waits != nil && c.out.replaying() == 0 {
 		c.roomy()
 	}
 	for i := range c.flight {
