@@ -3,6 +3,7 @@ package protocol
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"time"
 )
 
@@ -44,9 +45,9 @@ type Subscribed struct {
 
 // SubscribedTopic is one topic or pattern of Subscribed.
 type SubscribedTopic struct {
-	Topic    string `json:"topic"`
-	Resumed  bool   `json:"resumed"`  // a cursor was given, and nothing after it is gone
-	Replayed int    `json:"replayed"` // retained events sent before this message
+	Topic    string
+	Resumed  bool // a cursor was given, and nothing after it is gone
+	Replayed int  // retained events sent before this message
 }
 
 // Unsubscribed answers unsubscribe; without a Ref it tells that a narrower token
@@ -87,102 +88,103 @@ type ErrorMessage struct {
 
 // Encode gives the JSON of the message.
 func (m Welcome) Encode() []byte {
-	return encode(struct {
-		Op           string `json:"op"`
-		ConnectionID string `json:"connection_id"`
-		TenantID     string `json:"tenant_id"`
-		UserID       string `json:"user_id"`
-		ExpiresAt    string `json:"expires_at"`
-		Heartbeat    int    `json:"heartbeat"`
-	}{"welcome", m.ConnectionID, m.TenantID, m.UserID, stamp(m.ExpiresAt), m.Heartbeat})
+	return begin("welcome").text("connection_id", m.ConnectionID).text("tenant_id", m.TenantID).text("user_id", m.UserID).
+		text("expires_at", stamp(m.ExpiresAt)).number("heartbeat", int64(m.Heartbeat)).end()
 }
 
 // Encode gives the JSON of the message.
 func (m Gap) Encode() []byte {
-	return encode(struct {
-		Op     string    `json:"op"`
-		Topic  string    `json:"topic"`
-		Since  string    `json:"since"`
-		Reason GapReason `json:"reason"`
-	}{"gap", m.Topic, m.Since, m.Reason})
+	return begin("gap").text("topic", m.Topic).text("since", m.Since).text("reason", string(m.Reason)).end()
 }
 
 // Encode gives the JSON of the message.
 func (m Subscribed) Encode() []byte {
-	return encode(struct {
-		Op     string            `json:"op"`
-		Ref    string            `json:"ref,omitempty"`
-		Topics []SubscribedTopic `json:"topics"`
-		Cursor string            `json:"cursor"`
-	}{"subscribed", m.Ref, m.Topics, m.Cursor.String()})
+	b := begin("subscribed").some("ref", m.Ref).name("topics")
+	b = append(b, '[')
+	for i, t := range m.Topics {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(appendString(append(b, `{"topic":`...), t.Topic), `,"resumed":`...)
+		b = append(strconv.AppendBool(b, t.Resumed), `,"replayed":`...)
+		b = append(strconv.AppendInt(b, int64(t.Replayed), 10), '}')
+	}
+	return append(b, ']').text("cursor", m.Cursor.String()).end()
 }
 
 // Encode gives the JSON of the message.
 func (m Unsubscribed) Encode() []byte {
-	return encode(struct {
-		Op     string   `json:"op"`
-		Ref    string   `json:"ref,omitempty"`
-		Topics []string `json:"topics"`
-	}{"unsubscribed", m.Ref, m.Topics})
+	b := begin("unsubscribed").some("ref", m.Ref).name("topics")
+	b = append(b, '[')
+	for i, t := range m.Topics {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, t)
+	}
+	return append(b, ']').end()
 }
 
 // Encode gives the JSON of the message.
 func (m Authenticated) Encode() []byte {
-	return encode(struct {
-		Op        string `json:"op"`
-		Ref       string `json:"ref,omitempty"`
-		ExpiresAt string `json:"expires_at"`
-	}{"authenticated", m.Ref, stamp(m.ExpiresAt)})
+	return begin("authenticated").some("ref", m.Ref).text("expires_at", stamp(m.ExpiresAt)).end()
 }
 
 // Encode gives the JSON of the message.
-func (m Pong) Encode() []byte {
-	return encode(struct {
-		Op  string `json:"op"`
-		Ref string `json:"ref,omitempty"`
-	}{"pong", m.Ref})
-}
+func (m Pong) Encode() []byte { return begin("pong").some("ref", m.Ref).end() }
 
 // Encode gives the JSON of the message.
 func (m Heartbeat) Encode() []byte {
-	return encode(struct {
-		Op     string `json:"op"`
-		Cursor string `json:"cursor,omitempty"`
-	}{"heartbeat", m.Cursor.String()})
+	return begin("heartbeat").some("cursor", m.Cursor.String()).end()
 }
 
 // Encode gives the JSON of the message.
 func (m Expiring) Encode() []byte {
-	return encode(struct {
-		Op        string `json:"op"`
-		ExpiresAt string `json:"expires_at"`
-	}{"expiring", stamp(m.ExpiresAt)})
+	return begin("expiring").text("expires_at", stamp(m.ExpiresAt)).end()
 }
 
 // Encode gives the JSON of the message.
 func (m Bye) Encode() []byte {
-	return encode(struct {
-		Op     string    `json:"op"`
-		Code   CloseCode `json:"code"`
-		Reason string    `json:"reason"`
-		Retry  int64     `json:"retry"`
-		Cursor string    `json:"cursor,omitempty"`
-	}{"bye", m.Code, m.Code.Reason(), m.Retry.Milliseconds(), m.Cursor.String()})
+	return begin("bye").number("code", int64(m.Code)).text("reason", m.Code.Reason()).number("retry", m.Retry.Milliseconds()).
+		some("cursor", m.Cursor.String()).end()
 }
 
 // Encode gives the JSON of the message.
 func (m ErrorMessage) Encode() []byte {
-	return encode(struct {
-		Op    string `json:"op"`
-		Ref   string `json:"ref,omitempty"`
-		Error *Error `json:"error"`
-	}{"error", m.Ref, m.Error})
+	return append(begin("error").some("ref", m.Ref).name("error"), encode(m.Error)...).end()
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
+// message is the JSON of one that is being written.
+type message []byte
+
+func begin(op string) message {
+	return appendString(append(make(message, 0, 224), `{"op":`...), op)
+}
+
+func (m message) name(name string) message {
+	return append(append(append(m, ',', '"'), name...), '"', ':')
+}
+
+func (m message) text(name, value string) message { return appendString(m.name(name), value) }
+
+// some is text, but nothing where the value is empty.
+func (m message) some(name, value string) message {
+	if value == "" {
+		return m
+	}
+	return m.text(name, value)
+}
+
+func (m message) number(name string, value int64) message {
+	return strconv.AppendInt(m.name(name), value, 10)
+}
+
+func (m message) end() []byte { return append(m, '}') }
+
 // encode is json.Marshal without the escapes meant for HTML: patterns hold a >.
-// The structs above cannot fail to encode.
+// What is given cannot fail to encode.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -194,7 +196,7 @@ func encode(v any) []byte {
 }
 
 // appendString appends s as a JSON string, without escapes meant for HTML.
-func appendString(b []byte, s string) []byte {
+func appendString[T ~[]byte](b T, s string) T {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
 	for i := range len(s) {
