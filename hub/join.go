@@ -39,10 +39,8 @@ func (s *Session) arrive(wants []Want, answer func(*replay) []byte) *arrival {
 		if s.closed || s.subs.of(w.Pattern) != nil {
 			continue
 		}
-		sub := &sub{session: s, pattern: w.Pattern, hide: w.Hide, user: w.User}
-		s.subs, a.subs, added = append(s.subs, sub), append(a.subs, sub), append(added, w)
+		a.subs, added = append(a.subs, s.sub(w)), append(added, w)
 	}
-	s.t.h.stats.Subscriptions.Add(int64(len(added)))
 	a.r = s.replay(added)
 	if a.owners != nil && !s.t.h.off.has(ruleOwner) {
 		a.r.skip = func(topic string) bool {

@@ -60,15 +60,20 @@ func DefaultLast(pattern string) int {
 // with its subscriptions is done in the order in which it was asked, one after
 // the other; the answers come through the Sink.
 type Session struct {
+	// What a live event touches comes first.
+
 	sink    Sink            // fixed after construction
 	seen    *protocol.Event // guarded by t.mu, as all that follows is: the newest live event queued, so that none goes twice
 	pending int32           // Subscribes and catch-ups that are not done
 	place   int32           // in the tenant's sessions
 	ids     bool            // a position of the whole session was sent, as with subscribed
 	closed  bool
-	work    *work // nil: there is nothing to do
-	subs    subs
-	t       *tenant // fixed after construction
+	first   sub // most sessions have one subscription all their life: this one
+
+	subs subs
+	one  [1]*sub // room for subs
+	work *work   // nil: there is nothing to do
+	t    *tenant // fixed after construction
 }
 
 // subs are those of one session, in no order.
@@ -84,20 +89,32 @@ func (all subs) of(pattern string) *sub {
 	return nil
 }
 
+// sub makes a subscription. With the tenant's lock held.
+func (s *Session) sub(w Want) *sub {
+	made := &s.first
+	if made.session != nil {
+		made = new(sub)
+	}
+	*made = sub{session: s, pattern: w.Pattern, hide: w.Hide, user: w.User}
+	if s.subs == nil {
+		s.subs = s.one[:0]
+	}
+	s.subs = append(s.subs, made)
+	s.t.h.stats.Subscriptions.Add(1)
+	return made
+}
+
 // sub is one topic or pattern of a session.
 type sub struct {
-	// fixed after construction
-	session *Session
-	user    string // see hides
-
-	// guarded by the tenant's lock
-	pattern string           // the same bytes always
-	since   *protocol.Cursor // while stale: complete up to it
-	start   uint64           // with owner: see there
-	index   int32            // in the tenant's list, while live
+	session *Session // fixed after construction
+	index   int32    // guarded by the tenant's lock, as what follows but user and hide; in the tenant's list, while live
 	state   subState
-	hide    bool // fixed after construction
-	owner   bool // was live once: later subscriptions leave its topics to it as far as it has them, from start on
+	hide    bool   // see hides
+	owner   bool   // was live once: later subscriptions leave its topics to it …
+	start   uint64 // … as far as it has them: from here on
+	pattern string // the same bytes always
+	user    string
+	since   *protocol.Cursor // while stale: complete up to it
 }
 
 type subState uint8

@@ -132,7 +132,7 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request, c *client, e
 
 // answerHead gives an answer up to its body, for a connection that is taken over.
 func answerHead(status int, h http.Header) []byte {
-	b := fmt.Appendf(make([]byte, 0, 512), "HTTP/1.1 %d %s\r\nDate: ", status, http.StatusText(status))
+	b := fmt.Appendf(make([]byte, 0, 384), "HTTP/1.1 %d %s\r\nDate: ", status, http.StatusText(status))
 	b = append(time.Now().UTC().AppendFormat(b, http.TimeFormat), "\r\n"...)
 	buf := bytes.NewBuffer(b)
 	_ = h.Write(buf) // into memory

@@ -72,7 +72,7 @@ func (c *Conn) Retained(e *protocol.Event, id bool) {
 func (c *Conn) Control(message []byte, id protocol.Cursor) {
 	var frame []byte
 	if c.opts.Encoding == protocol.WebSocket {
-		frame = protocol.AppendTextFrame(nil, message)
+		frame = protocol.AppendTextFrame(make([]byte, 0, len(message)+4), message)
 	} else {
 		frame = protocol.AppendSSE(nil, id.String(), protocol.ControlName, message)
 	}
