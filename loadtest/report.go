@@ -156,6 +156,7 @@ var rows = []row{
 	{"latency p99.99, ms", func(r *Result) float64 { return r.Latency.P9999 }, false},
 	{"latency max, ms", func(r *Result) float64 { return r.Latency.Max }, false},
 	{"p99 before the stall, ms", func(r *Result) float64 { return r.Before.P99 }, false},
+	{"p99 while buffers fill, ms", func(r *Result) float64 { return r.Filling.P99 }, false},
 	{"stalled readers", func(r *Result) float64 { return float64(r.Stalled) }, false},
 	{"bytes per stalled reader", func(r *Result) float64 { return r.Hoard }, false},
 	{"caught up after, s", func(r *Result) float64 { return r.CaughtUp }, false},

@@ -40,6 +40,7 @@ type Result struct {
 	Stalled  int     `json:"stalled,omitempty"`                // slow: readers that stalled
 	Hoard    float64 `json:"bytes_per_stalled,omitempty"`      // slow: memory they cost, kernel's queue included
 	Before   Latency `json:"latency_before_stall,omitzero"`    // slow: of the others, while none stalled
+	Filling  Latency `json:"latency_buffers_fill,omitzero"`    // slow: of the others, while the buffers of the stalled filled
 	Steps    []Step  `json:"steps,omitempty"`                  // saturate
 	Held     float64 `json:"held_per_second,omitempty"`        // saturate: most deliveries per second that held
 	Slope    float64 `json:"resident_slope_per_hour,omitzero"` // soak: growth of the resident memory, bytes

@@ -38,7 +38,8 @@ func (r *run) reconnect(ctx context.Context) error {
 }
 
 // Slow streams to all for half of the interval; then a share of the clients stops
-// reading. The latencies are those of the others, before and after. Hoard is the
+// reading. The latencies are those of the others: before, while the kernel's buffers
+// to those who stalled fill up, for the first half of the stall, and after. Hoard is the
 // most that the server's resident memory and the kernel's queues to its clients
 // grew, for each reader that stalled.
 func Slow(share float64) Scenario {
@@ -54,8 +55,11 @@ func Slow(share float64) Scenario {
 			r.result.Before = r.swarm.Split()
 			r.result.Stalled = r.swarm.Stall(share)
 			r.say("%s: %d readers stall", t.Name, r.result.Stalled)
-			most := before
+			most, full := before, to-int64(p.Duration)/4
 			for now()+int64(time.Second) < to && sleepUntil(ctx, now()+int64(time.Second)) {
+				if full != 0 && now() >= full {
+					r.result.Filling, full = r.swarm.Split(), 0
+				}
 				held, err := r.held()
 				if err != nil {
 					return err
