@@ -23,12 +23,24 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	s.answer(w, r, http.StatusCreated, struct {
-		IDs []string `json:"ids"`
-	}{ids}, meta{})
+	writeBody(w, http.StatusCreated, published(ids, about(r).trace))
 }
 
-func (s *Server) publishAll(w http.ResponseWriter, r *http.Request) (ids []string, n int, err error) {
+// published is the answer to a publish, in the envelope. What it holds needs no
+// escapes.
+func published(cursors []protocol.Cursor, trace string) []byte {
+	b := append(make([]byte, 0, 128+32*len(cursors)), `{"data":{"ids":[`...)
+	for i, c := range cursors {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(c.Append(append(b, '"')), '"')
+	}
+	b = append(append(b, `]},"error":null,"meta":{"trace_id":"`...), trace...)
+	return append(b, `"}}`...)
+}
+
+func (s *Server) publishAll(w http.ResponseWriter, r *http.Request) (ids []protocol.Cursor, n int, err error) {
 	id, err := s.identify(r)
 	if err != nil {
 		return nil, 0, err
@@ -37,7 +49,7 @@ func (s *Server) publishAll(w http.ResponseWriter, r *http.Request) (ids []strin
 	if err != nil {
 		return nil, 0, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(s.limits.BodyBytes)))
+	body, err := s.readBody(w, r)
 	if err != nil {
 		return nil, 0, bodyError(err)
 	}
@@ -50,15 +62,20 @@ func (s *Server) publishAll(w http.ResponseWriter, r *http.Request) (ids []strin
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), publishWithin)
 	defer cancel()
-	cursors, err := s.opts.Hub.Publish(ctx, id.Tenant, events)
-	if err != nil {
-		return nil, len(events), err
+	ids, err = s.opts.Hub.Publish(ctx, id.Tenant, events)
+	return ids, len(events), err
+}
+
+// readBody reads a body of at most the limit, with one buffer where its length is
+// known.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	in := http.MaxBytesReader(w, r.Body, int64(s.limits.BodyBytes))
+	if r.ContentLength <= 0 || r.ContentLength > int64(s.limits.BodyBytes) {
+		return io.ReadAll(in)
 	}
-	ids = make([]string, len(cursors))
-	for i, c := range cursors {
-		ids[i] = c.String()
-	}
-	return ids, len(events), nil
+	body := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(in, body)
+	return body, err
 }
 
 type parser func(body []byte, maxData int) ([]protocol.Publication, *protocol.Error)
@@ -66,7 +83,7 @@ type parser func(body []byte, maxData int) ([]protocol.Publication, *protocol.Er
 // parserOf chooses the format by the media type; one that is not given is JSON.
 func parserOf(r *http.Request) (parser, error) {
 	given := r.Header.Get("Content-Type")
-	if given == "" {
+	if given == "" || given == "application/json" {
 		return protocol.ParsePublish, nil
 	}
 	media, _, err := mime.ParseMediaType(given)

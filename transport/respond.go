@@ -52,12 +52,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	if err := enc.Encode(v); err != nil {
 		panic(err) // of our own making, all of it
 	}
+	writeBody(w, status, bytes.TrimSuffix(b.Bytes(), []byte{'\n'}))
+}
+
+// writeBody answers with JSON.
+func writeBody(w http.ResponseWriter, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(bytes.TrimSuffix(b.Bytes(), []byte{'\n'})) // the client is gone, or not
+	_, _ = w.Write(body) // the client is gone, or not
 }
 
 // public turns any error into the one that a client may see: the one table of

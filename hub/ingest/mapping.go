@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -207,15 +206,9 @@ func (r *Rule) event(topic string, payload []byte, max int) (protocol.Publicatio
 	if data[0] != '{' {
 		return p, nil
 	}
-	var o map[string]json.RawMessage
-	if err := json.Unmarshal(data, &o); err != nil {
-		return p, errNoJSON
-	}
+	o, _ := protocol.ParseObject(data) // Compact took it
 	text := func(name string) string {
-		var s string
-		if raw := o[name]; len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-			return ""
-		}
+		s, _, _ := o.Text(name)
 		return s
 	}
 	first := func(ok func(string) bool, names ...string) string {
