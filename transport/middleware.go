@@ -3,7 +3,6 @@ package transport
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -163,10 +162,4 @@ func (s *Server) checkOrigin(r *http.Request) error {
 		return nil
 	}
 	return protocol.Errorf(protocol.Forbidden, protocol.InHeaders, "Origin", protocol.IsForbidden, "this origin is not allowed")
-}
-
-// plainTCP gives the TCP connection if conn is one and nothing else.
-func plainTCP(conn net.Conn) *net.TCPConn {
-	tcp, _ := conn.(*net.TCPConn)
-	return tcp
 }

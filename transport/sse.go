@@ -12,6 +12,7 @@ import (
 
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/quiet"
 )
 
 // serveSSE takes an EventSource. It gives up for ever on any status but 200, so
@@ -126,7 +127,7 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request, c *client, e
 	}
 	w.Header().Set("Connection", "close")
 	head := answerHead(http.StatusOK, w.Header())
-	c.conn = s.engine.New(socket, plainTCP(socket), s.options[enc], c, head)
+	c.conn = s.engine.New(socket, quiet.TCP(socket), s.options[enc], c, head)
 	return func() {}, nil
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/quiet"
 )
 
 // subprotocol is the version of the WebSocket protocol that the hub speaks.
@@ -60,7 +61,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 	}
 	c := s.newClient(r, id)
 	about(r).accepted(http.StatusSwitchingProtocols)
-	c.conn = s.engine.New(take.socket, plainTCP(take.socket), s.options[protocol.WebSocket], c, take.head)
+	c.conn = s.engine.New(take.socket, quiet.TCP(take.socket), s.options[protocol.WebSocket], c, take.head)
 	defer c.conn.Run(take.early)
 	if err != nil {
 		e := s.public(err, c.about())

@@ -29,7 +29,8 @@ var edges = []struct {
 	{"hub/ingest", []string{"hub", "hub/redislog", "protocol"}, nil, "raw channels are Redis's: what brings them in knows that log"},
 	{"hub/logtest", []string{"hub", "protocol"}, nil, "one suite for every log: it knows none"},
 	{"transport", []string{"protocol", "auth", "hub"}, []string{"github.com/redis/"}, "what the world touches works on any log"},
-	{"transport/wire", []string{"protocol", "hub"}, []string{"github.com/redis/", "net/http"}, "bytes to sockets, whoever made them"},
+	{"transport/quiet", nil, []string{"github.com/", "net/http"}, "a connection is a connection"},
+	{"transport/wire", []string{"protocol", "hub", "transport/quiet"}, []string{"github.com/redis/", "net/http"}, "bytes to sockets, whoever made them"},
 	{"transport/web", nil, []string{"github.com/redis/"}, "a page needs only what a browser has"},
 	{"loadtest", nil, nil, "a client needs only the protocol on the wire"},
 }
@@ -37,7 +38,7 @@ var edges = []struct {
 // may of transport has its own rooms too.
 func allowed(room, imported string, may []string) bool {
 	return imported == room || slices.Contains(may, imported) ||
-		room == "transport" && imported == "transport/wire"
+		room == "transport" && (imported == "transport/wire" || imported == "transport/quiet")
 }
 
 type listed struct {

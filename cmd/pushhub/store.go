@@ -15,6 +15,7 @@ import (
 	"github.com/pushhub/pushhub/hub/memlog"
 	"github.com/pushhub/pushhub/hub/redislog"
 	"github.com/pushhub/pushhub/transport"
+	"github.com/pushhub/pushhub/transport/quiet"
 )
 
 // store is the log of an instance with what belongs to it: in Redis its state and
@@ -45,7 +46,7 @@ func openStore(logger zerolog.Logger, clean *cleanups, options *redis.Options, l
 		s.log = log
 		return s, nil
 	}
-	log, err := redislog.Open(redislog.Options{Redis: options, Retention: limits.retention(), OnState: s.changed})
+	log, err := redislog.Open(redislog.Options{Redis: options, Wrap: quiet.Conn, Retention: limits.retention(), OnState: s.changed})
 	if err != nil {
 		return nil, wrong("REDIS_URL", "%w", err)
 	}

@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"errors"
+	"net"
 	"sync"
 	"time"
 
@@ -17,6 +18,10 @@ type Options struct {
 	Redis    *redis.Options         // one server, e.g. from redis.ParseURL
 	Sentinel *redis.FailoverOptions // one server of several, which Sentinel names
 	Cluster  *redis.ClusterOptions
+
+	// Wrap is given each connection to Redis, and gives what is used instead; with
+	// Sentinel and Cluster it is not. Optional.
+	Wrap func(net.Conn) net.Conn
 
 	Retention hub.Retention // required
 

@@ -53,6 +53,16 @@ func newServers(o Options) (*servers, error) {
 		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = -1, 1, 2, true
 		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = timeouts(opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout)
 		opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+		if o.Wrap != nil && opt.Dialer == nil {
+			dial := redis.NewDialer(&opt)
+			opt.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, network, addr)
+				if err != nil {
+					return nil, err
+				}
+				return o.Wrap(conn), nil
+			}
+		}
 		s.single = redis.NewClient(&opt)
 	case o.Sentinel != nil:
 		opt := *o.Sentinel

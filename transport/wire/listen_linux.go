@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pushhub/pushhub/transport/quiet"
 )
 
 // What a socket may hold in the kernel of what is not sent yet: with the default a
@@ -34,5 +36,20 @@ func Listen(ctx context.Context, network, address string, dead time.Duration) (n
 		},
 	}
 	lc.SetMultipathTCP(false)
-	return lc.Listen(ctx, network, address)
+	l, err := lc.Listen(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return listener{l}, nil
+}
+
+// listener has quiet connections.
+type listener struct{ net.Listener }
+
+func (l listener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return quiet.Conn(conn), nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/quiet"
 	"github.com/pushhub/pushhub/transport/wire"
 )
 
@@ -246,7 +247,7 @@ func TestChurn(t *testing.T) {
 				}
 				ended.Add(1)
 				o.ended = ended.Done
-				conn = e.New(near, near.(*net.TCPConn), &o.Options, &o, nil)
+				conn = e.New(near, quiet.TCP(near), &o.Options, &o, nil)
 				close(made)
 				conn.Run(nil)
 				var talk sync.WaitGroup

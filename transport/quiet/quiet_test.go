@@ -1,0 +1,109 @@
+//go:build linux
+
+package quiet_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"golang.org/x/net/nettest"
+
+	"github.com/pushhub/pushhub/transport/quiet"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// pair gives the two ends of a TCP connection: a quiet one and another.
+func pair(t testing.TB) (q net.Conn, other *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	require.NoError(t, err)
+	accepted, err := l.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { _, _ = c.Close(), accepted.Close() })
+	return quiet.Conn(accepted), c.(*net.TCPConn)
+}
+
+// It does what every net.Conn does.
+func TestConn(t *testing.T) {
+	nettest.TestConn(t, func() (q, other net.Conn, stop func(), err error) {
+		q, other = pair(t)
+		return q, quiet.Conn(other), func() { _, _ = q.Close(), other.Close() }, nil
+	})
+}
+
+func TestLargeWrites(t *testing.T) {
+	q, other := pair(t)
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
+	failed := make(chan error, 1)
+	go func() {
+		n, err := q.Write(sent)
+		if err == nil && n != len(sent) {
+			err = io.ErrShortWrite
+		}
+		failed <- err
+	}()
+	got := make([]byte, len(sent))
+	_, err := io.ReadFull(other, got)
+	require.NoError(t, err)
+	require.NoError(t, <-failed)
+	require.True(t, bytes.Equal(sent, got))
+}
+
+// Errors are those of package net: net/http and go-redis look at them.
+func TestErrors(t *testing.T) {
+	buf := make([]byte, 10)
+
+	q, other := pair(t)
+	require.NoError(t, other.CloseWrite())
+	_, err := q.Read(buf)
+	require.Equal(t, io.EOF, err)
+	n, err := q.Read(nil)
+	require.NoError(t, err)
+	require.Zero(t, n)
+
+	require.NoError(t, q.SetReadDeadline(time.Now().Add(-time.Second)))
+	_, err = q.Read(buf)
+	var timeout net.Error
+	require.ErrorAs(t, err, &timeout)
+	require.True(t, timeout.Timeout())
+
+	q, other = pair(t)
+	require.NoError(t, other.SetLinger(0))
+	require.NoError(t, other.Close()) // by RST
+	_, err = q.Read(buf)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
+	var op *net.OpError
+	require.ErrorAs(t, err, &op)
+	require.Equal(t, "read", op.Op)
+	_, err = q.Write(buf)
+	require.ErrorIs(t, err, syscall.EPIPE)
+
+	require.NoError(t, q.Close())
+	_, err = q.Read(buf)
+	require.ErrorIs(t, err, net.ErrClosed)
+	_, err = q.Write(buf)
+	require.ErrorIs(t, err, net.ErrClosed)
+}
+
+func TestTCP(t *testing.T) {
+	q, other := pair(t)
+	require.NotNil(t, quiet.TCP(q))
+	require.Equal(t, q.LocalAddr(), quiet.TCP(q).LocalAddr())
+	require.Same(t, other, quiet.TCP(other))
+	require.Nil(t, quiet.TCP(tls.Server(q, nil)))
+	secure := tls.Server(q, nil)
+	require.Equal(t, net.Conn(secure), quiet.Conn(secure), "only plain TCP")
+	_, ok := q.(syscall.Conn)
+	require.True(t, ok, "go-redis looks whether the other side has gone")
+}
