@@ -38,20 +38,27 @@ deps:
 	$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null
 
 # Each row of docs/performance.md, against the yardstick in the same run.
-ROW = bin/loadtest $(1) --floor --server bin/pushhub || failed="$$failed $(2)"
+LOAD = bin/loadtest $(1) --rounds 3 --server bin/pushhub || failed="$$failed '$(1)'"
+ROW  = $(call LOAD,$(1) --floor --duration 8s)
+MOST = --warmup 1s --duration 3s
+
 bench: build ## the rows of docs/performance.md, with their ratios and limits
 	$(GO) build -o bin/loadtest ./cmd/loadtest
 	@failed=; \
-	$(call ROW,broadcast --rounds 3 --max-cpu-ratio 1.05 --max-user-cpu 0.5,broadcast); \
-	$(call ROW,broadcast --rounds 3 --sse 1 --max-cpu-ratio 1.15,sse); \
-	$(call ROW,broadcast --rounds 3 --log redis --max-cpu-ratio 1.15,redis); \
-	$(call ROW,jobs --rounds 3 --max-cpu-ratio 1.4,jobs); \
-	$(call ROW,jobs --rounds 3 --log redis --raw --max-cpu-ratio 1.6,raw); \
-	$(call ROW,storm --rounds 3 --max-cpu-ratio 1.8,storm); \
-	$(call ROW,saturate --clients 1000 --limit 100ms --rate 100 --duration 3s --warmup 1s --min-rate-ratio 4,saturate); \
-	$(call ROW,saturate --clients 10000 --limit 500ms --rate 10 --duration 3s --warmup 1s --min-rate-ratio 3,saturate); \
-	bin/loadtest idle --rounds 3 --max-bytes 2048 --max-goroutines 100 --server bin/pushhub || failed="$$failed idle"; \
-	bin/loadtest idle --sse 1 --rounds 3 --max-bytes 2048 --max-goroutines 100 --server bin/pushhub || failed="$$failed idle"; \
+	$(call ROW,broadcast --max-cpu-ratio 1.05 --max-user-cpu 0.5); \
+	$(call ROW,broadcast --sse 1 --max-cpu-ratio 1.15); \
+	$(call ROW,broadcast --log redis --max-cpu-ratio 1.15); \
+	$(call ROW,jobs --max-cpu-ratio 1.4); \
+	$(call ROW,jobs --log redis --raw --max-cpu-ratio 1.6); \
+	$(call ROW,storm --max-cpu-ratio 1.8); \
+	$(call LOAD,idle --max-bytes 2048 --max-goroutines 100); \
+	$(call LOAD,idle --sse 1 --max-bytes 2048 --max-goroutines 100); \
+	$(call LOAD,slow --max-stall-ratio 1.2 --max-bytes 1114112); \
+	$(call LOAD,saturate --floor --clients 1000 --limit 100ms --rate 100 $(MOST) --min-rate-ratio 4); \
+	$(call LOAD,saturate --floor --clients 10000 --limit 500ms --rate 10 $(MOST) --min-rate-ratio 3); \
+	for n in 1000 5000 19000; do $(call ROW,broadcast --clients $$n --max-cpu-ratio 1.16); done; \
+	$(call ROW,broadcast --topics 100 --rate 1000 --batch 100); \
+	$(call ROW,broadcast --topics 10000 --rate 10000 --batch 100); \
 	[ -z "$$failed" ] || { echo "over their limits:$$failed"; exit 1; }
 
 microbench: ## the Go benchmarks, five times each

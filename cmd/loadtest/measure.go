@@ -42,6 +42,7 @@ type judgement struct {
 	Rounds int  `default:"1" help:"Rounds; the table has medians."`
 
 	MaxP99      time.Duration `name:"max-p99" help:"Fail above it."`
+	MaxStall    float64       `name:"max-stall-ratio" placeholder:"X" help:"Fail above it (slow): p99 of the others once the buffers of the stalled are full, to that before."`
 	MaxCPU      float64       `name:"max-cpu" placeholder:"US" help:"Fail above it: server CPU per delivery, or per handshake for storm, in µs."`
 	MaxUserCPU  float64       `name:"max-user-cpu" placeholder:"US" help:"Fail above it: server CPU per delivery in user space, in µs."`
 	MaxCPURatio float64       `name:"max-cpu-ratio" placeholder:"X" help:"Fail above it: the same as --max-cpu, to the yardstick's."`
@@ -72,6 +73,7 @@ func (j judgement) limits(storm, saturate bool) []loadtest.Limit {
 	bytes := func(r *loadtest.Result) float64 { return max(r.PerClient, r.Hoard) }
 	return []loadtest.Limit{
 		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: p99},
+		{Flag: "max-stall-ratio", Value: j.MaxStall, Of: func(r *loadtest.Result) float64 { return p99(r) / r.Before.P99 }},
 		{Flag: "max-cpu", Value: j.MaxCPU, Of: cpu},
 		{Flag: "max-user-cpu", Value: j.MaxUserCPU, Of: func(r *loadtest.Result) float64 { return r.UserCPU }},
 		{Flag: "max-cpu-ratio", Value: j.MaxCPURatio, Ratio: true, Of: cpu},
