@@ -56,7 +56,8 @@ bench: build ## the rows of docs/performance.md, with their ratios and limits
 	$(call LOAD,slow --max-stall-ratio 1.2 --max-bytes 1114112); \
 	$(call LOAD,saturate --floor --clients 1000 --limit 100ms --rate 100 $(MOST) --min-rate-ratio 4); \
 	$(call LOAD,saturate --floor --clients 10000 --limit 500ms --rate 10 $(MOST) --min-rate-ratio 3); \
-	for n in 1000 5000 19000; do $(call ROW,broadcast --clients $$n --max-cpu-ratio 1.16); done; \
+	for n in 1000 5000; do $(call ROW,broadcast --clients $$n --max-cpu-ratio 1.16); done; \
+	$(call ROW,broadcast --clients 19000 --rate 5 --max-cpu-ratio 1.16); \
 	$(call ROW,broadcast --topics 100 --rate 1000 --batch 100); \
 	$(call ROW,broadcast --topics 10000 --rate 10000 --batch 100); \
 	[ -z "$$failed" ] || { echo "over their limits:$$failed"; exit 1; }

@@ -125,8 +125,8 @@ func (s *Server) comeBack(code protocol.CloseCode) time.Duration {
 	return time.Second + rand.N(2*time.Second)
 }
 
-// start opens the session and welcomes the client. since is the client's own
-// cursor. It is false when the server takes no more: then conn is closing.
+// start opens the session and welcomes the client, but for the Flush: what is
+// subscribed may go with it. since is the client's own cursor. It is false when the server takes no more: then conn is closing.
 func (c *client) start(since protocol.Cursor) bool {
 	c.session = c.s.opts.Hub.Open(c.identity.Tenant, c.conn)
 	if code := c.s.add(c); code != 0 {
@@ -141,7 +141,6 @@ func (c *client) start(since protocol.Cursor) bool {
 		ConnectionID: c.id.String(), TenantID: c.identity.Tenant, UserID: c.identity.User,
 		ExpiresAt: c.identity.ExpiresAt(), Heartbeat: int((c.s.limits.Heartbeat + time.Second - 1) / time.Second),
 	}.Encode(), since)
-	c.conn.Flush()
 	c.conn.Wake(c.Due())
 	return true
 }

@@ -67,6 +67,7 @@ func (s *Server) serveSSE(w http.ResponseWriter, r *http.Request) {
 	if err := c.session.Subscribe("", wants, s.limits.Topics); err != nil {
 		c.conn.Close(protocol.CloseBadRequest) // cannot be: wishOf bounds the topics
 	}
+	c.conn.Flush()
 }
 
 // admitSSE says who connects and what is wanted, or why not.

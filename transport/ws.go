@@ -82,6 +82,7 @@ func (s *Server) serveWS(w http.ResponseWriter, r *http.Request) {
 			c.refuse("", err)
 		}
 	}
+	c.conn.Flush()
 }
 
 // admitWS says who connects and what is wanted, or why not.

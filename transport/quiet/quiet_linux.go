@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,11 +26,7 @@ func Conn(conn net.Conn) net.Conn {
 	if err != nil {
 		return conn
 	}
-	q := &quiet{TCPConn: tcp}
-	q.in.wait, q.in.call, q.in.op = raw.Read, unix.SYS_RECVFROM, "read"
-	q.out.wait, q.out.call, q.out.op = raw.Write, unix.SYS_SENDTO, "write"
-	q.in.try, q.out.try = q.in.once, q.out.once
-	return q
+	return &quiet{TCPConn: tcp, raw: raw}
 }
 
 // TCP gives the TCP connection if conn is one, quiet or not, and nothing else; else
@@ -44,26 +41,27 @@ func TCP(conn net.Conn) *net.TCPConn {
 
 type quiet struct {
 	*net.TCPConn
+	raw     syscall.RawConn
 	in, out direction
 }
 
 // direction is one of reading and writing.
 type direction struct {
-	// fixed after construction
-	wait func(func(fd uintptr) (done bool)) error // calls until done, each time that it may go on; until the deadline
-	try  func(fd uintptr) (done bool)             // once
-	call uintptr
-	op   string
-
 	mu    sync.Mutex
-	p     []byte // guarded by mu, as the rest: what is read or written
+	try   func(fd uintptr) (done bool) // guarded by mu, as the rest; does what it is for once
+	p     []byte                       // what is read or written
 	n     int
 	errno unix.Errno
 }
 
 // Read implements net.Conn.
 func (q *quiet) Read(p []byte) (int, error) {
-	n, err := q.do(&q.in, p)
+	q.in.mu.Lock()
+	defer q.in.mu.Unlock()
+	if q.in.try == nil {
+		q.in.try = func(fd uintptr) bool { return q.in.once(unix.SYS_RECVFROM, fd) }
+	}
+	n, err := q.do(&q.in, p, q.raw.Read, "read")
 	if n == 0 && err == nil && len(p) > 0 {
 		err = io.EOF
 	}
@@ -72,30 +70,35 @@ func (q *quiet) Read(p []byte) (int, error) {
 
 // Write implements net.Conn.
 func (q *quiet) Write(p []byte) (n int, err error) {
+	q.out.mu.Lock()
+	defer q.out.mu.Unlock()
+	if q.out.try == nil {
+		q.out.try = func(fd uintptr) bool { return q.out.once(unix.SYS_SENDTO, fd) }
+	}
 	for n < len(p) && err == nil {
 		var more int
-		more, err = q.do(&q.out, p[n:])
+		more, err = q.do(&q.out, p[n:], q.raw.Write, "write")
 		n += more
 	}
 	return n, err
 }
 
-func (q *quiet) do(d *direction, p []byte) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+// do has wait call d.try until it is done, each time that it may go on, or until the
+// deadline.
+func (q *quiet) do(d *direction, p []byte, wait func(func(fd uintptr) (done bool)) error, op string) (int, error) {
 	d.p, d.n, d.errno = p, 0, 0
-	err := d.wait(d.try)
+	err := wait(d.try)
 	d.p = nil
 	if err == nil && d.errno != 0 {
-		err = &net.OpError{Op: d.op, Net: "tcp", Source: q.LocalAddr(), Addr: q.RemoteAddr(), Err: os.NewSyscallError(d.op, d.errno)}
+		err = &net.OpError{Op: op, Net: "tcp", Source: q.LocalAddr(), Addr: q.RemoteAddr(), Err: os.NewSyscallError(op, d.errno)}
 	}
 	return d.n, err
 }
 
-// once reads or writes what can be now. With mu held.
-func (d *direction) once(fd uintptr) (done bool) {
+// once reads or writes what can be now.
+func (d *direction) once(call, fd uintptr) (done bool) {
 	for {
-		n, _, errno := unix.RawSyscall6(d.call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(d.p))), uintptr(len(d.p)),
+		n, _, errno := unix.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(d.p))), uintptr(len(d.p)),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
