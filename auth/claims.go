@@ -148,7 +148,7 @@ func (v *Verifier) readSubscription(r *reader, id *Identity) (tier string, curre
 		if err != nil {
 			sub.fail("valid_until", protocol.Malformed, "the valid_until of the subscription is no RFC 3339 time with a zone")
 		}
-		id.paid = end.Add(v.grace).Unix()
+		id.paid = max(1, end.Add(v.grace).Unix()) // 0 is for none
 	}
 	r.adopt(sub)
 	return tier, status == "active" || status == "trialing"

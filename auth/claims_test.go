@@ -72,6 +72,15 @@ func TestGrantsAreShared(t *testing.T) {
 	require.Equal(t, first, grantsOf(base("u3")))
 }
 
+// 0 stands for no end: an end at that second must not pass for none.
+func TestSubscriptionThatEndedAtTheEpoch(t *testing.T) {
+	v := verifier(t, Config{Secret: secret})
+	for _, until := range []string{"1970-01-01T00:00:00Z", "1970-01-01T00:00:00.5Z", "1970-01-01T02:00:00+02:00", "0001-01-01T00:00:00Z"} {
+		refuse(t, v, hmacToken(t, minimal().with(object{"subscription": object{"status": "active", "valid_until": until}})),
+			protocol.Forbidden, "subscription", protocol.Expired)
+	}
+}
+
 func TestUserComesFromUserIDOrSub(t *testing.T) {
 	for name, c := range map[string]struct {
 		claims object

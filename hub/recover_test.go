@@ -3,6 +3,7 @@ package hub_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -196,4 +197,25 @@ func TestTenantsApart(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "live own 1", s.until(t, 2)[1])
 	require.NoError(t, h.Check())
+}
+
+// flushed counts Flushes.
+type flushed struct {
+	*sink
+	times atomic.Int32
+}
+
+func (f *flushed) Flush() { f.times.Add(1) }
+
+// What can be said before the log is read is sent before that.
+func TestGapDoesNotWaitForTheLog(t *testing.T) {
+	onSlow(t, func(t *testing.T, h *hub.Hub, _ *slowLog, _ *memlog.Log, _ *sink) {
+		s := &flushed{sink: newSink()}
+		session := h.Open("acme", s)
+		defer session.Close()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: "a", Since: protocol.Cursor{Epoch: "another", Seq: 1}}, {Pattern: "b", Last: 1}}, 9))
+		require.Len(t, s.until(t, 1), 1, "the gap")
+		require.NotZero(t, s.times.Load())
+		require.Contains(t, s.until(t, 2)[1], "subscribed")
+	})
 }

@@ -156,15 +156,16 @@ func (s *sub) queue(e *protocol.Event, dirty *[]Sink) bool {
 // needs neither the log nor a wait it has happened when Subscribe returns. max
 // bounds the subscriptions of the session; ErrTooMany changes nothing.
 func (s *Session) Subscribe(ref string, wants []Want, max int) error {
-	now, err := s.subscribe(ref, wants, max)
-	if now {
+	queued, err := s.subscribe(ref, wants, max)
+	if queued {
 		s.sink.Flush()
 	}
 	return err
 }
 
-// subscribe is Subscribe but for the last Flush; now says that it is to follow.
-func (s *Session) subscribe(ref string, wants []Want, max int) (now bool, err error) {
+// subscribe is Subscribe but for the Flush; queued says that something is there for
+// it: the answer, or gaps.
+func (s *Session) subscribe(ref string, wants []Want, max int) (queued bool, err error) {
 	s.t.mu.Lock()
 	defer s.t.mu.Unlock()
 	switch {
@@ -177,10 +178,10 @@ func (s *Session) subscribe(ref string, wants []Want, max int) (now bool, err er
 	answer := func(r *replay) []byte { return s.subscribed(ref, wants, r) }
 	if s.work == nil && s.t.ok {
 		a := s.arrive(wants, answer)
-		if now = s.atOnce(a); !now {
+		if !s.atOnce(a) {
 			s.do(func() { s.join(a) })
 		}
-		return now, nil
+		return true, nil
 	}
 	r := &request{slices.Clone(wants)}
 	todo := s.todo()

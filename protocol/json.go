@@ -40,13 +40,8 @@ func ParseArray(b []byte) ([][]byte, bool) {
 // Get gives the JSON of a member, nil if there is none.
 func (o Object) Get(name string) []byte {
 	for _, m := range slices.Backward(o) {
-		if string(m.name[1:len(m.name)-1]) == name {
+		if string(m.name) == name {
 			return m.value
-		}
-		if bytes.IndexByte(m.name, '\\') >= 0 {
-			if n, _ := ParseText(m.name); n == name {
-				return m.value
-			}
 		}
 	}
 	return nil

@@ -1,6 +1,9 @@
 package protocol
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // scanner goes once through JSON that strangers sent (RFC 8259), and takes and
 // refuses what encoding/json does. It makes nothing of it: what is asked for later
@@ -36,7 +39,7 @@ func (s *scanner) next() byte {
 
 // part is a member of an object, or an element of an array, which has no name.
 type part struct {
-	name  []byte // as it came, in its quotes
+	name  []byte // decoded
 	value []byte
 }
 
@@ -76,7 +79,9 @@ func (s *scanner) parts(end byte, depth int, into *[]part) bool {
 			if s.next() != '"' || !s.text() {
 				return false
 			}
-			p.name = s.b[start:s.i]
+			if into != nil {
+				p.name = s.name(start)
+			}
 			if s.next() != ':' {
 				return false
 			}
@@ -102,6 +107,15 @@ func (s *scanner) parts(end byte, depth int, into *[]part) bool {
 			return false
 		}
 	}
+}
+
+// name gives the string that ends here and began at start.
+func (s *scanner) name(start int) []byte {
+	if name := s.b[start+1 : s.i-1]; bytes.IndexByte(name, '\\') < 0 {
+		return name
+	}
+	decoded, _ := ParseText(s.b[start:s.i]) // text found it well-formed
+	return []byte(decoded)
 }
 
 // text passes over a string.

@@ -269,6 +269,9 @@ func (s *Server) remove(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := len(s.clients) - 1
+	if int(c.place) > last || s.clients[c.place] != c {
+		return // it was not taken
+	}
 	s.clients[c.place], s.clients[last].place = s.clients[last], c.place
 	s.clients[last] = nil
 	s.clients = s.clients[:last]
