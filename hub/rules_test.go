@@ -10,9 +10,6 @@ import (
 // The log shows how many schedules that took: found/searched.
 func TestRulesAreNeeded(t *testing.T) {
 	const enough, atMost = 3, 20_000
-	if testing.Short() {
-		t.Skip("the search is long")
-	}
 	for _, r := range hub.Rules {
 		t.Run(r.Name, func(t *testing.T) {
 			found, example := 0, ""
