@@ -151,8 +151,9 @@ func (i *instance) serve(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	i.logger.Info().Stringer("within", time.Duration(i.limits.DrainSeconds)).Msg("draining")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(i.limits.DrainSeconds))
+	within := time.Duration(i.limits.DrainSeconds)
+	i.logger.Info().Stringer("within", within).Msg("draining")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within-within/10) // the rest is for the end itself
 	defer cancel()
 	if err := i.server.Drain(ctx); err != nil {
 		i.logger.Warn().Err(err).Msg("drain: what was left is closed")

@@ -84,7 +84,7 @@ type limitSettings struct {
 	HandshakeSeconds seconds   `setting:"HANDSHAKE_SECONDS" default:"10" min:"1" max:"3600" help:"Time for the head of a request."`
 	HeartbeatSeconds seconds   `setting:"HEARTBEAT_SECONDS" default:"20" min:"1" max:"3600" help:"Longest silence on a connection."`
 	PongSeconds      seconds   `setting:"PONG_SECONDS" default:"10" min:"1" max:"3600" help:"Time for the answer to a ping."`
-	DrainSeconds     seconds   `setting:"DRAIN_SECONDS" default:"30" min:"1" max:"3600" help:"Time to let clients go before the end."`
+	DrainSeconds     seconds   `setting:"DRAIN_SECONDS" default:"${drain}" min:"1" max:"3600" help:"Time over which clients are sent to other instances before the end."`
 	Retention        retention `setting:"RETENTION" default:"${retention}" help:"pattern:events/age of what the log keeps per topic; the first that matches counts."`
 }
 
