@@ -13,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"github.com/pushhub/pushhub/auth"
@@ -26,9 +25,9 @@ import (
 // setup says what an instance is made of.
 type setup struct {
 	listen  listenSettings
-	spare   int            // ports to try after the one in listen, when it is taken
-	tls     *tls.Config    // nil: none
-	redis   *redis.Options // nil: the log is in memory
+	spare   int         // ports to try after the one in listen, when it is taken
+	tls     *tls.Config // nil: none
+	redis   *redisPlace // nil: the log is in memory
 	ingest  ingest.Mapping
 	limits  limitSettings
 	auth    auth.Config
