@@ -117,7 +117,7 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 	if _, err := nc.Write(appendCommand(nil, "MULTI")); err != nil {
 		return err
 	}
-	kind, rest, err := h.r.line()
+	kind, _, err := h.r.line()
 	if err != nil {
 		return err
 	}
@@ -127,6 +127,7 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 			return err
 		}
 		for range len(patterns) + 3 { // those, the channel, the script, and the header of what EXEC answers
+			var rest []byte
 			if kind, rest, err = h.r.line(); err != nil {
 				return err
 			}
