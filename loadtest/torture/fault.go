@@ -55,9 +55,9 @@ var faults = []fault{
 		pick(rng, w.hubs).front.reset()
 		return nil
 	}},
-	{name: "net-vanish", help: "the clients of an instance are gone, and nobody tells it", do: func(_ context.Context, w *world, rng *rand.Rand) error {
+	{name: "net-vanish", help: "the WebSockets of an instance are gone, and nobody tells it", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		pick(rng, w.hubs).front.vanish()
-		return nil
+		return pause(ctx, noticed)
 	}},
 	{name: "net-delay", help: "latency between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.weather(ctx, pick(rng, w.hubs).front, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
@@ -219,6 +219,10 @@ func pick[T any](rng *rand.Rand, of []T) T { return of[rng.IntN(len(of))] }
 func seconds(rng *rand.Rand, from, to int) time.Duration {
 	return time.Duration(from*1000+rng.IntN((to-from)*1000)) * time.Millisecond
 }
+
+// noticed is after what time an instance has found out that a client is gone: one
+// interval without traffic, and the wait for a pong.
+const noticed = (3 + 4 + 1) * time.Second
 
 // weather changes a proxy's for a while.
 func (w *world) weather(ctx context.Context, p *proxy, d time.Duration, change func(*weather)) error {
