@@ -23,6 +23,7 @@ type tortureCommand struct {
 	Readers  int           `default:"100" help:"Clients: half event streams, half WebSockets, a tenth of them slow."`
 	Rate     float64       `default:"100" help:"Events per second over HTTP."`
 	RawRate  float64       `default:"200" help:"Events per second by PUBLISH."`
+	Drain    time.Duration `default:"4s" help:"DRAIN_SECONDS of the instances."`
 	Duration time.Duration `default:"60s" help:"How long faults are injected; the last one may take longer."`
 	Seed     uint64        `help:"Seed of the schedule; 0: any."`
 	Faults   []string      `placeholder:"NAME,..." help:"Only these faults; --list tells which there are."`
@@ -37,8 +38,8 @@ func (c *tortureCommand) Run(ctx context.Context, out output) error {
 		_, err := io.WriteString(out.stdout, torture.Help())
 		return err
 	}
-	if c.Hubs < 2 || c.Readers < 1 || c.Rate <= 0 || c.RawRate <= 0 {
-		return usageError("--hubs is at least 2, --readers 1, --rate and --raw-rate are above 0")
+	if c.Hubs < 2 || c.Readers < 1 || c.Rate <= 0 || c.RawRate <= 0 || c.Drain < time.Second {
+		return usageError("--hubs is at least 2, --readers 1, --drain 1s, --rate and --raw-rate are above 0")
 	}
 	if c.Seed == 0 {
 		c.Seed = rand.Uint64()
@@ -57,7 +58,7 @@ func (c *tortureCommand) Run(ctx context.Context, out output) error {
 	fmt.Fprintf(out.stderr, "seed %d\n", c.Seed)
 	account, err := torture.Run(ctx, torture.Config{
 		Binary: c.Server, Redis: c.Redis, Hubs: c.Hubs, Readers: c.Readers, Rate: c.Rate, RawRate: c.RawRate,
-		Duration: c.Duration, Seed: c.Seed, Faults: c.Faults, History: c.History, Log: io.Discard,
+		Drain: c.Drain, Duration: c.Duration, Seed: c.Seed, Faults: c.Faults, History: c.History, Log: io.Discard,
 		Say: func(format string, args ...any) { fmt.Fprintf(out.stderr, format+"\n", args...) },
 	})
 	if err != nil {

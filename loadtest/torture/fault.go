@@ -311,7 +311,7 @@ func roll(ctx context.Context, w *world, _ *rand.Rand) error {
 		if err != nil {
 			return err
 		}
-		if took := time.Since(began); code != 0 || took > drainTime {
+		if took := time.Since(began); code != 0 || took > w.config.Drain {
 			w.wrong("%s ended with %d after %v", h.name, code, took)
 		}
 		if err := h.up(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
@@ -26,13 +27,10 @@ type hub struct {
 // not excused by age.
 var hubSettings = []string{
 	"HOST=127.0.0.1", "LOG_LEVEL=warn", "LOG_FORMAT=json", "REDIS_HOST=", "REDIS_SENTINEL_MASTER=",
-	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=4", "DRAIN_SECONDS=4", "RETENTION=>:100000/1h",
+	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=4", "RETENTION=>:100000/1h",
 }
 
-// drainTime is what hubSettings say.
-const drainTime = 4 * time.Second
-
-func newHub(name, binary, secret string, db *database, free *ports, log io.Writer) (*hub, error) {
+func newHub(name string, c *Config, secret string, db *database, free *ports) (*hub, error) {
 	port, err := free.take()
 	if err != nil {
 		return nil, err
@@ -54,14 +52,14 @@ func newHub(name, binary, secret string, db *database, free *ports, log io.Write
 	if h.front, err = newProxy(through, h.addr, false); err != nil {
 		return nil, err
 	}
-	env := append(os.Environ(), "PORT="+strconv.Itoa(port), "JWT_SECRET="+secret)
+	env := append(os.Environ(), "PORT="+strconv.Itoa(port), "JWT_SECRET="+secret, fmt.Sprintf("DRAIN_SECONDS=%.0f", c.Drain.Seconds()))
 	env = append(env, hubSettings...)
 	back := ""
 	if h.back != nil {
 		back = h.back.addr()
 	}
 	env = append(env, db.settings(back)...)
-	h.process = process{name: name, path: binary, args: []string{"serve"}, env: env, log: log}
+	h.process = process{name: name, path: c.Binary, args: []string{"serve"}, env: env, log: c.Log}
 	return h, nil
 }
 

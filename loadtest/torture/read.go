@@ -37,6 +37,7 @@ type reader struct {
 	single  map[string]string // WebSocket, until subscribed: topics that are further
 	caught  bool              // on this connection: subscribed
 	retry   time.Duration     // EventSource's reconnection time
+	told    time.Duration     // by bye, when to come back
 	stalled time.Time         // when it stalled last
 
 	mu   sync.Mutex
@@ -68,7 +69,7 @@ func (r *reader) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		h := r.w.balancer.pick()
 		r.add(history.Record{Kind: history.Open, Why: h.name})
-		r.caught = false
+		r.caught, r.told = false, 0
 		read := r.stream
 		if r.ws {
 			read = r.socket
@@ -80,7 +81,10 @@ func (r *reader) run(ctx context.Context) {
 		}
 		r.add(history.Record{Kind: history.Drop, Why: err.Error()})
 		wait := r.retry
-		if r.ws || !r.caught { // what a balancer or a client of its own would do
+		switch {
+		case r.ws && r.told > 0:
+			wait = r.told
+		case r.ws || !r.caught: // what a client of its own, or a balancer, would do
 			wait = min(wait, 100*time.Millisecond+rand.N(400*time.Millisecond))
 		}
 		select {
@@ -248,6 +252,8 @@ func (r *reader) message(b []byte, id string) {
 		if r.caught && m.Cursor != "" {
 			r.cursor = m.Cursor
 		}
+	case "bye":
+		r.told = time.Duration(m.Retry) * time.Millisecond
 	case "error":
 		r.w.wrong("reader %d was sent %s", r.number, b)
 	}

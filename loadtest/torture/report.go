@@ -3,6 +3,8 @@ package torture
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/pushhub/pushhub/loadtest/history"
 )
@@ -43,7 +45,21 @@ func Print(out io.Writer, a *history.Account) {
 	times("connected again, ms", a.Recovery)
 	times("publish to ack, ms", a.Outage)
 	times("publish to reader, ms", a.Delay)
+	row("connects per second", "%s  at most %d", curve(a.Connects), slices.Max(append(a.Connects, 0)))
 	for _, p := range a.Problems {
 		fmt.Fprintln(out, p)
 	}
+}
+
+// curve draws numbers, the last hundred of them, each as high as it is to the
+// greatest.
+func curve(numbers []int) string {
+	levels := []rune(" ▁▂▃▄▅▆▇█")
+	numbers = numbers[max(0, len(numbers)-100):]
+	most := slices.Max(append(numbers, 1))
+	var b strings.Builder
+	for _, n := range numbers {
+		b.WriteRune(levels[(n*(len(levels)-1)+most-1)/most])
+	}
+	return b.String()
 }

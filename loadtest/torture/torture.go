@@ -32,6 +32,7 @@ type Config struct {
 	Readers  int           // half are event streams, half WebSockets; a tenth of them is slow
 	Rate     float64       // events per second over HTTP
 	RawRate  float64       // by PUBLISH
+	Drain    time.Duration // of an instance that is asked to end, in whole seconds
 	Duration time.Duration // in which faults are begun
 	Seed     uint64        // of the schedule
 	Faults   []string      // by name; none: all that the Redis has
@@ -127,7 +128,7 @@ func (w *world) start(ctx context.Context, dir string) (err error) {
 		}
 	}
 	for i := range w.config.Hubs {
-		h, err := newHub(fmt.Sprintf("hub%d", i+1), w.config.Binary, secret, w.db, free, w.config.Log)
+		h, err := newHub(fmt.Sprintf("hub%d", i+1), &w.config, secret, w.db, free)
 		if err != nil {
 			return err
 		}
