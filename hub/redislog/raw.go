@@ -106,8 +106,9 @@ func (h *hearing) begin(ctx context.Context, at endpoint, nc net.Conn, patterns 
 // subscribe subscribes and has a mark set, in one transaction: so all that is heard
 // has a name. Were the mark to come later, what is published before it would be
 // heard by this one in vain, and by nobody if all have just lost their connections.
-// Where Redis refuses that, because it takes no writes or by its ACLs, it only
-// subscribes.
+// Where Redis cannot set one, because it is loading, full or a replica, it is not
+// listened to: PUBLISH should say so. Only where transactions are forbidden the mark
+// is left to whoever sets the next.
 func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 	var request []byte
 	for _, p := range patterns {
@@ -121,27 +122,27 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 	if err != nil {
 		return err
 	}
-	if kind == '+' {
-		mark := appendCommand(bytes.Clone(request), "EVAL", leaseScript.text, "1", leaseKey, "", "0", "0", "0")
-		if _, err := nc.Write(appendCommand(mark, "EXEC")); err != nil {
+	if kind == '-' {
+		_, err = nc.Write(request)
+		return err
+	}
+	mark := appendCommand(request, "EVAL", leaseScript.text, "1", leaseKey, "", "0", "0", "0")
+	if _, err := nc.Write(appendCommand(mark, "EXEC")); err != nil {
+		return err
+	}
+	for range len(patterns) + 3 { // those, the channel, the script, and the header of what EXEC answers
+		kind, rest, err := h.r.line()
+		switch {
+		case err != nil:
 			return err
-		}
-		for range len(patterns) + 3 { // those, the channel, the script, and the header of what EXEC answers
-			var rest []byte
-			if kind, rest, err = h.r.line(); err != nil {
-				return err
-			}
-			if bytes.HasPrefix(rest, []byte("MOVED ")) {
-				return errElsewhere
-			}
-		}
-		if kind == '*' { // what follows is as if they had been sent one by one
-			h.answers = 1
-			return nil
+		case bytes.HasPrefix(rest, []byte("MOVED ")):
+			return errElsewhere
+		case kind == '-':
+			return fmt.Errorf("%w: %s", errRefused, rest)
 		}
 	}
-	_, err = nc.Write(request)
-	return err
+	h.answers = 1 // what follows is as if they had been sent one by one
+	return nil
 }
 
 // identify reads the answer to INFO server, which may be forbidden.
@@ -169,7 +170,7 @@ func (h *hearing) read() error {
 	if err != nil {
 		return err
 	}
-	if h.answers > 0 && (kind == ':' || kind == '-') {
+	if h.answers > 0 && kind == ':' {
 		h.answers--
 		return nil
 	}
