@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZ    ?= 30s
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test deps bench microbench fuzz
+.PHONY: help run build check test deps bench microbench search fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench: build ## the rows of docs/performance.md, with their ratios and limits
 
 microbench: ## the Go benchmarks, five times each
 	$(GO) test -run='^$$' -bench=. -benchmem -count=5 ./...
+
+search: ## the search for holes (hub/search), until it finds one; SEARCH_N schedules, from SEED on
+	$(GO) test ./hub -run='TestSearch$$' -v -timeout=0 -search.n=$(or $(SEARCH_N),-1) -search.seed=$(or $(SEED),1)
 
 fuzz: ## every fuzz target for FUZZ (30s) each
 	@for pkg in $$($(GO) list ./...); do \
