@@ -12,8 +12,8 @@ import (
 )
 
 // Check runs n random schedules, which follow from seed, and gives what they came
-// to in all. Of one that fails it looks for the shortest that still does.
-func Check(t *testing.T, of Subject, n int, seed uint64) (sum Result) {
+// to in all. Given kinds narrow it to schedules with those. Of one that fails it looks for the shortest that still does.
+func Check(t *testing.T, of Subject, n int, seed uint64, only ...string) (sum Result) {
 	quiet()
 	set(t, "rapid.checks", strconv.Itoa(n))
 	set(t, "rapid.seed", strconv.FormatUint(seed, 10))
@@ -25,7 +25,7 @@ func Check(t *testing.T, of Subject, n int, seed uint64) (sum Result) {
 		}
 	}()
 	rapid.Check(t, func(rt *rapid.T) {
-		s := Schedules().Draw(rt, "schedule")
+		s := Schedules(only...).Draw(rt, "schedule")
 		tries := 1
 		if failed.Failure != "" { // what fails may pass at times
 			tries = 10

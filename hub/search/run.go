@@ -1,13 +1,3 @@
-// Package search is the randomized search for holes in the promises of the
-// contract: a few hubs on the log in Redis, on a model Redis, with clients that
-// resume anywhere, while all that can happen to Redis and to connections does
-// happen. After each message that a client reads the promises are checked, and
-// at the end whether everything came. Time is synctest's, so a schedule takes a
-// few milliseconds.
-//
-// A schedule follows from its data but for what the scheduler, the order of maps
-// and the dice of the code decide: so a failing one may pass at times, and a
-// failure prints all that happened.
 package search
 
 import (
@@ -35,7 +25,10 @@ type Subject struct {
 	Hub   func(*hub.Hub)                                // is given each new hub
 	Check func(*hub.Hub) error                          // says what is wrong with a hub's state
 	Log   func(redislog.Options) (*redislog.Log, error) // opens a log; redislog.Open
-	Patch func(script string) string                    // as redissim.Options has it
+	// Prompt has every event come without a later one or a verify to show that it
+	// is missing: there are none. The schedules must have no deaf connections.
+	Prompt bool
+	Patch  func(script string) string // as redissim.Options has it
 }
 
 // Result is what one schedule came to.
@@ -85,6 +78,8 @@ type instance struct {
 	log  *cutLog
 	down bool // connects to nothing
 	held bool // what it hears is held back
+
+	stalled bool // what it asks of the live connection waits
 }
 
 func (i *instance) String() string { return i.name }
@@ -142,7 +137,11 @@ func (x *run) start() *instance {
 		panic(err)
 	}
 	i.log = &cutLog{Log: l, cut: x.Cut}
-	i.hub = hub.New(i.log, hub.Options{})
+	opts := hub.Options{Linger: time.Second}
+	if x.Prompt {
+		opts.Verify = 1000 * time.Hour
+	}
+	i.hub = hub.New(i.log, opts)
 	if x.Hub != nil {
 		x.Hub(i.hub)
 	}
@@ -184,6 +183,8 @@ func (x *run) settle() {
 	x.redis.EndSplit()
 	for _, i := range x.instances {
 		x.redis.Hold(i.name, false)
+		x.redis.Stall(i.name, false)
+		x.redis.Elsewhere(i.name, 0)
 		x.redis.Refuse(i.name, false)
 		x.redis.Spoil(i.name, "", false, 0)
 		x.redis.Mislead(i.name, 0)
@@ -198,10 +199,12 @@ func (x *run) settle() {
 			x.connect(c)
 		}
 	}
-	for range 3 {
-		time.Sleep(25 * time.Second)
-		x.publish(1)
-		synctest.Wait()
+	if !x.Prompt {
+		for range 3 {
+			time.Sleep(25 * time.Second)
+			x.publish(1)
+			synctest.Wait()
+		}
 	}
 	time.Sleep(45 * time.Second)
 	synctest.Wait()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -69,7 +68,8 @@ func Parse(text string) (Schedule, error) {
 }
 
 // Schedules makes schedules. A few kinds of trouble at a time find more than all
-// at once: which there are is drawn first, but where only names them.
+// at once: which there are is drawn first, but where only names them. What it
+// names twice comes twice as often.
 func Schedules(only ...string) *rapid.Generator[Schedule] {
 	return rapid.Custom(func(t *rapid.T) Schedule {
 		// rapid prefers small numbers, which is right for what a failure is made
@@ -85,11 +85,13 @@ func Schedules(only ...string) *rapid.Generator[Schedule] {
 		total := 0
 		for i := range kinds {
 			k := &kinds[i]
-			if !k.among(only) || k.lossy && s.Lossless || !k.basic && len(only) == 0 && rng.IntN(k.rare) > 0 {
+			if k.lossy && s.Lossless || !k.basic && len(only) == 0 && rng.IntN(k.rare) > 0 {
 				continue
 			}
-			some = append(some, k)
-			total += k.weight
+			for range k.times(only) {
+				some = append(some, k)
+				total += k.weight
+			}
 		}
 		step := rapid.Custom(func(t *rapid.T) Step {
 			seed := mix(salt, rapid.Uint16().Draw(t, "step"))
@@ -108,9 +110,18 @@ func Schedules(only ...string) *rapid.Generator[Schedule] {
 	})
 }
 
-// among says whether a schedule may have steps of the kind.
-func (k *kind) among(only []string) bool {
-	return k.basic || len(only) == 0 || slices.Contains(only, k.name)
+// times says how often a kind is among those that are drawn from.
+func (k *kind) times(only []string) int {
+	n := 0
+	for _, name := range only {
+		if name == k.name {
+			n++
+		}
+	}
+	if k.basic || len(only) == 0 {
+		n = max(n, 1)
+	}
+	return n
 }
 
 func mix(salt []byte, n uint16) uint64 {

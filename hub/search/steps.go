@@ -54,6 +54,9 @@ func init() { // a step can look up a kind
 		{"hold", 8, false, 2, false, (*run).hold},
 		{"spoil", 8, false, 2, false, (*run).spoil},
 		{"mislead", 3, false, 2, false, (*run).mislead},
+		{"mute", 3, false, 2, false, (*run).mute},
+		{"stall", 6, false, 2, false, (*run).stall},
+		{"move", 3, false, 2, false, (*run).move},
 		{"kill", 2, false, 2, false, (*run).kill},
 		{"long", 3, false, 2, false, (*run).sleepLong},
 
@@ -66,6 +69,17 @@ func init() { // a step can look up a kind
 		{"flush", 2, false, 2, true, (*run).flush},
 		{"forge", 2, false, 2, true, (*run).forge},
 	}
+}
+
+// Kinds gives the names of all kinds but some.
+func Kinds(but ...string) []string {
+	var all []string
+	for _, k := range kinds {
+		if !slices.Contains(but, k.name) {
+			all = append(all, k.name)
+		}
+	}
+	return all
 }
 
 func kindOf(name string) *kind {
@@ -305,7 +319,7 @@ func (x *run) spoil() {
 	}
 	i, reading, n := pick(x.rng, x.instances...), x.rng.IntN(4) > 0, 1+x.rng.IntN(3)
 	f := pick(x.rng, redissim.LateRequest, redissim.LateAnswer, redissim.LateAnswer, redissim.LoseRequest,
-		redissim.LoseAnswer, redissim.Loading, redissim.ReadOnly, redissim.OOM)
+		redissim.LoseAnswer, redissim.Loading, redissim.ReadOnly, redissim.OOM, redissim.TryAgain)
 	x.w.step("    the next %d scripts of %s that read, %v: %s", n, i, reading, f)
 	x.redis.Spoil(i.name, f, reading, n)
 }
@@ -317,6 +331,32 @@ func (x *run) mislead() {
 	if x.rng.IntN(2) == 0 {
 		x.redis.Break(i.name, false)
 	}
+}
+
+func (x *run) mute() { x.redis.Mute(pick(x.rng, x.instances...).name) }
+
+// stall lets what an instance asks of its live connection wait, lets some of it
+// go on, or all.
+func (x *run) stall() {
+	i := pick(x.rng, x.instances...)
+	switch {
+	case !i.stalled:
+		i.stalled = true
+		x.redis.Stall(i.name, true)
+	case x.rng.IntN(3) == 0:
+		i.stalled = false
+		x.redis.Stall(i.name, false)
+	default:
+		x.redis.Take(i.name)
+	}
+	x.w.step("    %s stalled: %v", i, i.stalled)
+}
+
+// move lets the slot leave its server, and be nowhere for a while.
+func (x *run) move() {
+	i := pick(x.rng, x.instances...)
+	x.redis.Elsewhere(i.name, x.rng.IntN(3))
+	x.redis.Move(i.name)
 }
 
 // again publishes once more what may be there or not.

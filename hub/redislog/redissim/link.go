@@ -31,6 +31,7 @@ type link struct {
 	fresh    bool // nothing was said yet: the handshake passes also while held
 	deaf     bool // no message comes
 	swallow  int  // so many messages do not come
+	mute     bool // nothing comes, nor is anything taken
 }
 
 // Read implements net.Conn.
@@ -86,7 +87,10 @@ func (l *link) Write(b []byte) (int, error) {
 	if l.ended != nil {
 		return 0, l.ended
 	}
-	if l.late != nil {
+	if l.mute {
+		return len(b), nil
+	}
+	if l.late != nil || l.live && l.redis.side(l.client).stalled {
 		l.behind = append(l.behind, append([]byte(nil), b...))
 		return len(b), nil
 	}
@@ -126,6 +130,7 @@ func (l *link) command(args []string) {
 		if side := l.redis.side(l.client); l.live && side.replicas > 0 {
 			side.replicas--
 			role, l.server = "replica", l.redis.newServer(newStore(), 0)
+			l.server.replica = true
 		}
 		l.say(appendAnswer(nil, []any{"server", "redis", "version", "7.0.15", "proto", int64(2), "id", int64(1),
 			"mode", "standalone", "role", role, "modules", []any{}}))
@@ -139,16 +144,32 @@ func (l *link) command(args []string) {
 		}
 	case "ssubscribe", "sunsubscribe":
 		for _, channel := range args[1:] {
-			if name == "ssubscribe" {
-				l.channels[channel] = true
+			if side := l.redis.side(l.client); name == "sunsubscribe" {
+				l.leave(channel)
+			} else if side.moved > 0 {
+				side.moved--
+				l.say(appendAnswer(nil, failure("MOVED 1 elsewhere:6379")))
 			} else {
-				delete(l.channels, channel)
+				l.channels[channel] = true
+				l.say(appendAnswer(nil, []any{name, channel, int64(len(l.channels))}))
 			}
-			l.say(appendAnswer(nil, []any{name, channel, int64(len(l.channels))}))
 		}
 	default:
 		l.say(appendAnswer(nil, s.transaction(func() any { return s.run(name, args[1:], false) })))
 	}
+}
+
+// leave ends a subscription and says so.
+func (l *link) leave(channel string) {
+	delete(l.channels, channel)
+	l.say(appendAnswer(nil, []any{"sunsubscribe", channel, int64(len(l.channels))}))
+}
+
+// next takes what was written first of what waits.
+func (l *link) next() {
+	b := l.behind[0]
+	l.behind = l.behind[1:]
+	l.take(b)
 }
 
 // script runs a script and gives its answer.
@@ -159,7 +180,7 @@ func (l *link) script(args []string) []byte {
 
 // say sends an answer or a message.
 func (l *link) say(b []byte) {
-	if l.ended != nil {
+	if l.ended != nil || l.mute {
 		return
 	}
 	l.said = append(l.said, b)

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -62,6 +63,7 @@ type Redis struct {
 type server struct {
 	*store
 	redis         *Redis
+	replica       bool
 	line          int
 	runID, replID string
 	scripts       map[string]*script // by the sha of their own text
@@ -73,7 +75,9 @@ type side struct {
 	held     bool
 	passing  int // so many things may yet be said to live connections while held
 	refused  bool
-	replicas int // so many live connections come to a replica
+	stalled  bool // what live connections write waits
+	moved    int  // so many subscriptions are answered that the channel is elsewhere
+	replicas int  // so many live connections come to a replica
 	fault    Fault
 	faults   int  // scripts that it is yet to hit
 	reading  bool // those that only read, else those that may write
@@ -90,6 +94,7 @@ const (
 	LoseAnswer  Fault = "answer lost"  // the connection breaks
 	Loading     Fault = "LOADING Redis is loading the dataset in memory"
 	ReadOnly    Fault = "READONLY You can't write against a read only replica."
+	TryAgain    Fault = "TRYAGAIN Multiple keys request during rehashing of slot"
 	OOM         Fault = "OOM command not allowed when used memory > 'maxmemory'."
 )
 
@@ -313,6 +318,62 @@ func (r *Redis) Deafen(client string, n int) {
 	}
 }
 
+// Mute lets nothing more come to the live connections of a client, nor from them,
+// as long as they last.
+func (r *Redis) Mute(client string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lives(client) {
+		l.mute = true
+	}
+}
+
+// Stall lets what the live connections of a client write wait, or lets all of it
+// go on.
+func (r *Redis) Stall(client string, stalled bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.side(client).stalled = stalled
+	if !stalled {
+		for _, l := range r.lives(client) {
+			for len(l.behind) > 0 {
+				l.next()
+			}
+		}
+	}
+}
+
+// Take lets the oldest write of each live connection of a client go on.
+func (r *Redis) Take(client string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lives(client) {
+		if len(l.behind) > 0 {
+			l.next()
+		}
+	}
+}
+
+// Move ends what the live connections of a client have subscribed, as a server
+// does when the slot leaves it.
+func (r *Redis) Move(client string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.lives(client) {
+		for _, channel := range slices.Sorted(maps.Keys(l.channels)) {
+			l.leave(channel)
+		}
+	}
+}
+
+// Elsewhere answers the next n subscriptions of a client that the slot is on
+// another server.
+func (r *Redis) Elsewhere(client string, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.side(client).moved = n
+}
+
 // Break ends the live connections of a client, or all that it has.
 func (r *Redis) Break(client string, all bool) {
 	r.mu.Lock()
@@ -356,13 +417,13 @@ func (r *Redis) Failover(lost int, split bool) {
 	r.current = r.newServer(was, old.line+1)
 }
 
-// EndSplit ends every server but the primary.
+// EndSplit ends every other primary.
 func (r *Redis) EndSplit() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range slices.Clone(r.links) {
-		if l.server != r.current {
-			r.kill(l.server)
+		if s := l.server; s != nil && s != r.current && !s.replica {
+			r.kill(s)
 		}
 	}
 	r.gates = slices.DeleteFunc(r.gates, func(g *gate) bool { return g.link.server != r.current })

@@ -173,7 +173,7 @@ func newTalk(nc net.Conn) *talk { return &talk{nc, bufio.NewReader(nc)} }
 
 // ask gives the answers to a command as they are on the wire, and all that was
 // said before it. Where in a script an error came up is left out.
-func (c *talk) ask(t *rapid.T, args ...string) string {
+func (c *talk) ask(t require.TestingT, args ...string) string {
 	var b strings.Builder
 	for _, command := range [][]string{args, {"PING"}} {
 		if len(command) == 0 {
@@ -195,7 +195,7 @@ func (c *talk) ask(t *rapid.T, args ...string) string {
 	}
 }
 
-func (c *talk) answer(t *rapid.T) string {
+func (c *talk) answer(t require.TestingT) string {
 	line, err := c.in.ReadString('\n')
 	require.NoError(t, err)
 	n, _ := strconv.Atoi(strings.TrimSpace(line[1:]))
