@@ -1,0 +1,5 @@
+//go:build race
+
+package redislog_test
+
+func init() { raceDetector = true }
