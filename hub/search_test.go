@@ -73,11 +73,11 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// Where the channel is not deaf, and there is one primary, nothing has to be shown
+// Where the channel is not deaf, and no server was a primary and goes on, nothing has to be shown
 // to be missing by a later event or a verify: the log tells of it.
 func TestPrompt(t *testing.T) {
 	of := search.Subject{Check: (*hub.Hub).Check, Prompt: true}
-	sum := search.Check(t, of, bearable(500, 50), *searchSeed, search.Kinds("deafen", "swallow", "split")...)
+	sum := search.Check(t, of, bearable(500, 50), *searchSeed, search.Kinds("deafen", "swallow", "split", "demote")...)
 	t.Logf("%+v", sum)
 	if sum.Reconnects == 0 || sum.Heals == 0 {
 		t.Error("nothing was lost")

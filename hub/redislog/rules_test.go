@@ -61,7 +61,8 @@ func TestRulesOfScriptsAreNeeded(t *testing.T) {
 		{"no stream of the unknown", "prev = t.floor\n    call('DEL', stream)", "prev = t.floor", []string{"evict"}},
 		{"unknown is not retained", "if last then --", "if true then --", []string{"evict"}},
 		{"dedupe", "local first = e.dedupe and (seen[e.dedupe] or call('GET', e.dedupe))", "local first", []string{"again", "spoil"}},
-		{"touch", "if t.changed then\n  return 'touch'", "if false then\n  return 'touch'", nil},
+		{"touch", "elseif t.changed then\n  return 'touch'", "elseif false then\n  return 'touch'", nil},
+		{"no replica is read", "if t.replica then", "if false then", []string{"demote", "demote", "demote", "demote", "client", "back", "back"}},
 		{"publish", "call('SPUBLISH', t.channel, record)", "", nil},
 	} {
 		t.Run(r.name, func(t *testing.T) {

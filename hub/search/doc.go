@@ -35,7 +35,8 @@
 //	heard before Redis listens for us             live connection        confirmed, nth
 //	a connection that does not answer             live connection        answer
 //	a slot that leaves                            live connection        left
-//	a replica that hears nothing                  live connection        primary
+//	a replica that hears nothing, or is behind    live connection        primary
+//	                                              the scripts            no replica is read
 //	an event twice                                client, the scripts    once, dedupe
 //	a tenant without an epoch                     the scripts            touch
 //	what is kept and not told of                  the scripts            publish

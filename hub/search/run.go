@@ -26,7 +26,8 @@ type Subject struct {
 	Check func(*hub.Hub) error                          // says what is wrong with a hub's state
 	Log   func(redislog.Options) (*redislog.Log, error) // opens a log; redislog.Open
 	// Prompt has every event come without a later one or a verify to show that it
-	// is missing: there are none. The schedules must have no deaf connections.
+	// is missing: there are none. The schedules must have no connections that
+	// are deaf, or of a server that was the primary.
 	Prompt bool
 	Patch  func(script string) string // as redissim.Options has it
 }

@@ -65,6 +65,7 @@ func init() { // a step can look up a kind
 		{"evict", 3, false, 2, true, (*run).evict},
 		{"failover", 3, false, 2, true, (*run).failover},
 		{"split", 4, false, 2, true, (*run).splitBrain},
+		{"demote", 4, false, 2, true, (*run).demote},
 		{"restart", 2, false, 2, true, (*run).restart},
 		{"flush", 2, false, 2, true, (*run).flush},
 		{"forge", 2, false, 2, true, (*run).forge},
@@ -423,7 +424,7 @@ func (x *run) failover() {
 	x.w.lost()
 	x.redis.EndSplit()
 	x.w.promoted()
-	x.redis.Failover(lost, false)
+	x.redis.Failover(lost, redissim.Dies)
 }
 
 // splitBrain does too, while the old primary goes on for those who are connected
@@ -439,7 +440,22 @@ func (x *run) splitBrain() {
 	x.w.lost()
 	x.redis.EndSplit()
 	x.w.promoted()
-	x.redis.Failover(lost, true)
+	x.redis.Failover(lost, redissim.GoesOn)
+}
+
+// demote is a failover after which the old primary is a replica, and keeps its
+// connections; or lets it catch up.
+func (x *run) demote() {
+	if x.rng.IntN(2) == 0 {
+		x.redis.Replicate()
+		return
+	}
+	lost := x.rng.IntN(2)
+	x.w.step("    %d scripts are lost", lost)
+	x.w.lost()
+	x.redis.EndSplit()
+	x.w.promoted()
+	x.redis.Failover(lost, redissim.Demoted)
 }
 
 func (x *run) restart() {

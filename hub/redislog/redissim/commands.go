@@ -567,7 +567,11 @@ func info(s *server, args []string) any {
 	if len(args) == 1 && args[0] == "server" {
 		return "# Server\r\nrun_id:" + s.runID + "\r\n"
 	}
-	return "# Replication\r\nrole:master\r\nmaster_replid:" + s.replID + "\r\n"
+	role := "master"
+	if s.replica {
+		role = "slave"
+	}
+	return "# Replication\r\nrole:" + role + "\r\nmaster_replid:" + s.replID + "\r\n"
 }
 
 func flushall(s *server, _ []string) any {

@@ -2,6 +2,7 @@ package redissim_test
 
 import (
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -45,7 +46,7 @@ func TestFailover(t *testing.T) {
 	for _, v := range []string{"1", "2", "3"} {
 		require.Equal(t, okay, c.set(t, v))
 	}
-	sim.Failover(2, false)
+	sim.Failover(2, redissim.Dies)
 	_, err := c.nc.Write([]byte("x"))
 	require.ErrorIs(t, err, io.EOF)
 	c = dial(t, sim, "a", false)
@@ -63,7 +64,7 @@ func TestSplit(t *testing.T) {
 	live := dial(t, sim, "a", true)
 	live.ask(t, "SSUBSCRIBE", "c1")
 	require.Equal(t, okay, old.set(t, "1"))
-	sim.Failover(0, true)
+	sim.Failover(0, redissim.GoesOn)
 	fresh := dial(t, sim, "a", false)
 	require.Equal(t, okay, old.set(t, "2"))
 	require.Equal(t, "$1\r\n1\r\n"+pong, fresh.ask(t, "GET", "k"))
@@ -73,6 +74,28 @@ func TestSplit(t *testing.T) {
 	_, err := old.nc.Write([]byte("x"))
 	require.ErrorIs(t, err, io.EOF)
 	require.Equal(t, "$1\r\n1\r\n"+pong, fresh.ask(t, "GET", "k"))
+}
+
+// Who is still connected to an old primary that was demoted reads there what was,
+// and writes nothing.
+func TestDemoted(t *testing.T) {
+	sim := redissim.New(redissim.Options{})
+	old := dial(t, sim, "a", false)
+	require.Equal(t, okay, old.set(t, "1"))
+	require.Equal(t, okay, old.set(t, "2"))
+	sim.Failover(1, redissim.Demoted)
+	require.Contains(t, old.set(t, "3"), "-READONLY ")
+	fresh := dial(t, sim, "a", false)
+	require.Equal(t, okay, fresh.set(t, "4"))
+	const get = "#!lua flags=no-writes\nreturn redis.call('GET', KEYS[1])"
+	require.Equal(t, "$1\r\n1\r\n"+pong, old.ask(t, "EVAL_RO", get, "1", "k"))
+	sim.Replicate()
+	require.Equal(t, "$1\r\n4\r\n"+pong, old.ask(t, "EVAL_RO", get, "1", "k"))
+	was, _, _ := strings.Cut(old.ask(t, "INFO", "replication"), "+PONG")
+	is, _, _ := strings.Cut(fresh.ask(t, "INFO", "replication"), "+PONG")
+	require.Contains(t, was, "role:slave")
+	require.Contains(t, is, "role:master")
+	require.Equal(t, strings.Split(was, "replid:")[1], strings.Split(is, "replid:")[1])
 }
 
 func TestRestart(t *testing.T) {

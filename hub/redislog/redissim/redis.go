@@ -400,21 +400,45 @@ func (r *Redis) Mislead(client string, n int) {
 	r.side(client).replicas = n
 }
 
+// Fate is what becomes of the old primary in a failover.
+type Fate string
+
+// The fates.
+const (
+	Dies    Fate = "dies"
+	GoesOn  Fate = "goes on"           // for those who are connected to it, until EndSplit; it knows nothing of the other
+	Demoted Fate = "becomes a replica" // for those who are connected to it; what comes after it gets by Replicate
+)
+
 // Failover makes a replica the primary that lacks the last lost transactions.
-// With split the old primary goes on for those who are connected to it, and
-// knows nothing of it, until EndSplit.
-func (r *Redis) Failover(lost int, split bool) {
+func (r *Redis) Failover(lost int, fate Fate) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.current
 	was := old.store
-	if split {
+	if fate == GoesOn {
 		old.store = was.clone()
-	} else {
-		r.kill(old)
 	}
 	was.lose(lost)
 	r.current = r.newServer(was, old.line+1)
+	switch fate {
+	case Dies:
+		r.kill(old)
+	case Demoted:
+		old.store = was.clone()
+		old.replica, old.replID = true, r.current.replID
+	}
+}
+
+// Replicate gives the demoted servers what the primary has by now.
+func (r *Redis) Replicate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.links {
+		if s := l.server; s.replica {
+			s.store = r.current.store.clone()
+		}
+	}
 }
 
 // EndSplit ends every other primary.

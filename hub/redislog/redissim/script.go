@@ -75,6 +75,9 @@ func (s *server) eval(name string, args []string) any {
 	if readOnly && !sc.noWrites {
 		return failure("ERR Can not execute a script with write flag using *_ro command.")
 	}
+	if s.replica && !sc.noWrites {
+		return failure(ReadOnly)
+	}
 	return s.script(sc, args[2:2+n], args[2+n:])
 }
 
