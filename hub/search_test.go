@@ -63,7 +63,7 @@ func TestSearch(t *testing.T) {
 		}
 		for what, n := range map[string]int64{
 			"delivered": int64(sum.Delivered), "superseded": int64(sum.Superseded), "gaps": int64(sum.Gaps - sum.EpochGaps),
-			"gaps of epochs": int64(sum.EpochGaps), "late events": int64(sum.Late), "heals": sum.Heals,
+			"gaps of epochs": int64(sum.EpochGaps), "late events": int64(sum.Late), "migrations": int64(sum.Migrations), "heals": sum.Heals,
 			"resets": sum.Resets, "reconnects": sum.Reconnects, "shared reads": sum.Shared,
 		} {
 			if n == 0 {

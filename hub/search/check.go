@@ -78,6 +78,7 @@ func Needed(t *testing.T, of Subject, enough int, only ...string) {
 }
 
 func (r *Result) add(b Result) {
+	r.Migrations += b.Migrations
 	r.Events += b.Events
 	r.Delivered += b.Delivered
 	r.Superseded += b.Superseded

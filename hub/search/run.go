@@ -37,6 +37,7 @@ type Result struct {
 	Failure string // the first promise that was broken
 	Story   string // all that happened, if one was
 
+	Migrations                               int
 	Events, Late, Delivered, Superseded      int
 	Gaps, EpochGaps, Needless, NeedlessEpoch int
 
@@ -114,7 +115,11 @@ func newRun(s Schedule, of Subject) *run {
 	if x.Log == nil {
 		x.Log = redislog.Open
 	}
-	x.redis = redissim.New(redissim.Options{Patch: x.Patch, Observe: x.w.observe, Fail: x.w.fail})
+	opts := redissim.Options{Patch: x.Patch, Observe: x.w.observe, Fail: x.w.fail}
+	if x.Cluster {
+		opts.Moves = "{" + acme + "}"
+	}
+	x.redis = redissim.New(opts)
 	x.w.lossless = s.Lossless
 	for range s.Hubs {
 		x.instances = append(x.instances, x.start())
@@ -130,10 +135,13 @@ func (x *run) start() *instance {
 	if err != nil {
 		panic(err)
 	}
-	l, err := x.Log(redislog.Options{
-		Redis:     &redis.Options{Addr: "redis:6379", Dialer: x.redis.Dialer(i.name)},
-		Retention: retention,
-	})
+	of := redislog.Options{Retention: retention}
+	if x.Cluster {
+		of.Cluster = &redis.ClusterOptions{Addrs: redissim.Nodes, Dialer: x.redis.Dialer(i.name)}
+	} else {
+		of.Redis = &redis.Options{Addr: "redis:6379", Dialer: x.redis.Dialer(i.name)}
+	}
+	l, err := x.Log(of)
 	if err != nil {
 		panic(err)
 	}
@@ -182,6 +190,7 @@ func (x *run) all() {
 func (x *run) settle() {
 	x.w.step("the end: all settles")
 	x.redis.EndSplit()
+	x.redis.FinishMigration()
 	for _, i := range x.instances {
 		x.redis.Hold(i.name, false)
 		x.redis.Stall(i.name, false)
@@ -267,6 +276,7 @@ func (x *run) end() {
 		x.stop(i)
 	}
 	x.publishes.Wait()
+	time.Sleep(time.Second) // go-redis does not wait for who asks for the map of a Cluster
 }
 
 func (x *run) result() Result {

@@ -21,6 +21,7 @@ type Schedule struct {
 	Retention string
 	Cut       int  // > 0: at most so many events of a topic in one answer of the log
 	Lossless  bool // no step makes a gap necessary
+	Cluster   bool
 	Steps     []Step
 }
 
@@ -33,7 +34,7 @@ type Step struct {
 // String gives what Parse reads.
 func (s Schedule) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d %s %d %v", s.Hubs, s.Retention, s.Cut, s.Lossless)
+	fmt.Fprintf(&b, "%d %s %d %v %v", s.Hubs, s.Retention, s.Cut, s.Lossless, s.Cluster)
 	for _, step := range s.Steps {
 		fmt.Fprintf(&b, " %s:%d", step.Kind, step.Seed)
 	}
@@ -43,10 +44,10 @@ func (s Schedule) String() string {
 // Parse reads what String gave.
 func Parse(text string) (Schedule, error) {
 	part := strings.Fields(text)
-	if len(part) < 4 {
+	if len(part) < 5 {
 		return Schedule{}, fmt.Errorf("not a schedule: %q", text)
 	}
-	s := Schedule{Retention: part[1], Lossless: part[3] == "true"}
+	s := Schedule{Retention: part[1], Lossless: part[3] == "true", Cluster: part[4] == "true"}
 	var err1, err2 error
 	s.Hubs, err1 = strconv.Atoi(part[0])
 	s.Cut, err2 = strconv.Atoi(part[2])
@@ -56,7 +57,7 @@ func Parse(text string) (Schedule, error) {
 	if _, err := hub.ParseRetention(s.Retention); err != nil {
 		return Schedule{}, err
 	}
-	for _, p := range part[4:] {
+	for _, p := range part[5:] {
 		name, seed, _ := strings.Cut(p, ":")
 		n, err := strconv.ParseUint(seed, 10, 64)
 		if err != nil || kindOf(name) == nil {
@@ -81,6 +82,7 @@ func Schedules(only ...string) *rapid.Generator[Schedule] {
 			s.Retention = pick(rng, ">:1000/24h", ">:3/24h", ">:1000/20s", ">:5/90s")
 		}
 		s.Cut = pick(rng, 0, 0, 1, 2, 5)
+		s.Cluster = rng.IntN(4) == 0
 		var some []*kind
 		total := 0
 		for i := range kinds {

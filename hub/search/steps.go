@@ -1,10 +1,12 @@
 package search
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/hub/redislog/redissim"
 	"github.com/pushhub/pushhub/protocol"
 )
@@ -66,6 +68,7 @@ func init() { // a step can look up a kind
 		{"failover", 3, false, 2, true, (*run).failover},
 		{"split", 4, false, 2, true, (*run).splitBrain},
 		{"demote", 4, false, 2, true, (*run).demote},
+		{"migrate", 6, false, 1, true, (*run).migrate},
 		{"restart", 2, false, 2, true, (*run).restart},
 		{"flush", 2, false, 2, true, (*run).flush},
 		{"forge", 2, false, 2, true, (*run).forge},
@@ -456,6 +459,28 @@ func (x *run) demote() {
 	x.redis.EndSplit()
 	x.w.promoted()
 	x.redis.Failover(lost, redissim.Demoted)
+}
+
+// migrate goes on with the move of the tenant's slot to another node. It does not
+// begin before somebody has seen the node that the slot is on: one that failed
+// over, lost the epoch that it had begun, and gave the slot back, all of it unseen,
+// leaves no trace of what was in that epoch.
+func (x *run) migrate() {
+	if !x.Cluster {
+		return
+	}
+	if !x.redis.Moving() {
+		if _, err := pick(x.rng, x.instances...).log.Look(context.Background(), acme, hub.Query{}); err != nil {
+			return
+		}
+	}
+	if x.redis.Moving() && x.rng.IntN(2) == 0 {
+		x.redis.FinishMigration()
+		x.sums.Migrations++
+	} else {
+		x.redis.Migrate(x.rng.IntN(4))
+	}
+	x.w.step("    the slot is on its way: %v", x.redis.Moving())
 }
 
 func (x *run) restart() {

@@ -127,6 +127,9 @@ func (l *link) command(args []string) {
 	case "hello":
 		l.live = args[len(args)-1] == "pushhub-live"
 		role := "master"
+		if s.replica {
+			role = "replica"
+		}
 		if side := l.redis.side(l.client); l.live && side.replicas > 0 {
 			side.replicas--
 			role, l.server = "replica", l.redis.newServer(newStore(), 0)
@@ -134,6 +137,8 @@ func (l *link) command(args []string) {
 		}
 		l.say(appendAnswer(nil, []any{"server", "redis", "version", "7.0.15", "proto", int64(2), "id", int64(1),
 			"mode", "standalone", "role", role, "modules", []any{}}))
+	case "cluster": // SLOTS
+		l.say(appendAnswer(nil, l.redis.clusterSlots()))
 	case "client":
 		l.say(appendAnswer(nil, status("OK")))
 	case "ping":
@@ -149,6 +154,8 @@ func (l *link) command(args []string) {
 			} else if side.moved > 0 {
 				side.moved--
 				l.say(appendAnswer(nil, failure("MOVED 1 elsewhere:6379")))
+			} else if wrong := s.elsewhere(args[1:], true); wrong != nil {
+				l.say(appendAnswer(nil, wrong))
 			} else {
 				l.channels[channel] = true
 				l.say(appendAnswer(nil, []any{name, channel, int64(len(l.channels))}))

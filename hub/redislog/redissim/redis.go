@@ -34,6 +34,9 @@ type Options struct {
 	// Observe is told of each transaction that changed or published something, at
 	// once: nobody else has seen anything of it. It must not call the Redis.
 	Observe func(Transaction)
+	// Moves makes it a Cluster: of its nodes one has the slot of this key, and can
+	// give it to the other.
+	Moves string
 	// Fail is told what no test should come to. Without it that panics.
 	Fail func(what string)
 }
@@ -53,8 +56,10 @@ type Redis struct {
 	opts Options
 
 	mu      sync.Mutex
-	current *server // the primary
-	links   []*link // that have not ended, oldest first
+	current *server   // the primary; in a Cluster that of the slot that moves
+	nodes   []*server // of a Cluster: those of its halves, then those that were demoted
+	moving  bool      // the slot is on its way from current to the other
+	links   []*link   // that have not ended, oldest first
 	sides   map[string]*side
 	gates   []*gate // what is held back, oldest first
 }
@@ -64,6 +69,7 @@ type server struct {
 	*store
 	redis         *Redis
 	replica       bool
+	addr          string // in a Cluster
 	line          int
 	runID, replID string
 	scripts       map[string]*script // by the sha of their own text
@@ -109,6 +115,11 @@ type gate struct {
 func New(opts Options) *Redis {
 	r := &Redis{opts: opts, sides: map[string]*side{}}
 	r.current = r.newServer(newStore(), 0)
+	if opts.Moves != "" {
+		r.current.addr = Nodes[0]
+		r.nodes = []*server{r.current, r.newServer(newStore(), 0)}
+		r.nodes[1].addr = Nodes[1]
+	}
 	return r
 }
 
@@ -148,13 +159,19 @@ var errRefused = errors.New("connection refused")
 
 // Dialer gives what connects a client, whose name faults go by, to the primary.
 func (r *Redis) Dialer(client string) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	return func(context.Context, string, string) (net.Conn, error) {
+	return func(_ context.Context, _, addr string) (net.Conn, error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.side(client).refused {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: address{}, Err: errRefused}
 		}
-		l := &link{redis: r, client: client, server: r.current, wake: make(chan struct{}, 1), channels: map[string]bool{}, fresh: true}
+		s := r.current
+		for _, n := range r.nodes {
+			if n.addr == addr {
+				s = n
+			}
+		}
+		l := &link{redis: r, client: client, server: s, wake: make(chan struct{}, 1), channels: map[string]bool{}, fresh: true}
 		r.links = append(r.links, l)
 		return l, nil
 	}
@@ -420,13 +437,17 @@ func (r *Redis) Failover(lost int, fate Fate) {
 		old.store = was.clone()
 	}
 	was.lose(lost)
-	r.current = r.newServer(was, old.line+1)
+	r.replace(r.newServer(was, old.line+1))
 	switch fate {
 	case Dies:
 		r.kill(old)
 	case Demoted:
 		old.store = was.clone()
 		old.replica, old.replID = true, r.current.replID
+		if r.nodes != nil {
+			r.current.addr = fmt.Sprintf("redis%d:7000", len(r.nodes))
+			r.nodes = append(r.nodes, old)
+		}
 	}
 }
 
@@ -441,16 +462,27 @@ func (r *Redis) Replicate() {
 	}
 }
 
+// replace puts a server in the place of the primary.
+func (r *Redis) replace(s *server) {
+	s.addr = r.current.addr
+	for i := range r.nodes {
+		if r.nodes[i] == r.current {
+			r.nodes[i] = s
+		}
+	}
+	r.current = s
+}
+
 // EndSplit ends every other primary.
 func (r *Redis) EndSplit() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range slices.Clone(r.links) {
-		if s := l.server; s != nil && s != r.current && !s.replica {
+		if s := l.server; s != nil && s != r.current && !s.replica && !slices.Contains(r.nodes, s) {
 			r.kill(s)
 		}
 	}
-	r.gates = slices.DeleteFunc(r.gates, func(g *gate) bool { return g.link.server != r.current })
+	r.gates = slices.DeleteFunc(r.gates, func(g *gate) bool { return g.link.server != r.current && !slices.Contains(r.nodes, g.link.server) })
 }
 
 // kill ends the connections of a server, with all that is held back of them.
@@ -476,7 +508,7 @@ func (r *Redis) Restart(lost int) {
 	} else {
 		old.lose(lost)
 	}
-	r.current = r.newServer(old.store, old.line)
+	r.replace(r.newServer(old.store, old.line))
 }
 
 // Do runs a command on the primary.

@@ -75,6 +75,9 @@ func (s *server) eval(name string, args []string) any {
 	if readOnly && !sc.noWrites {
 		return failure("ERR Can not execute a script with write flag using *_ro command.")
 	}
+	if wrong := s.elsewhere(args[2:2+n], false); wrong != nil {
+		return wrong
+	}
 	if s.replica && !sc.noWrites {
 		return failure(ReadOnly)
 	}
