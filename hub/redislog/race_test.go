@@ -1,5 +1,0 @@
-//go:build race
-
-package redislog_test
-
-func init() { raceDetector = true }
