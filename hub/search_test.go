@@ -15,8 +15,6 @@ var (
 	searchN        = flag.Int("search.n", envInt("SEARCH_N", 0), "schedules of the search; 0: as many as are bearable, < 0: without end")
 	searchSeed     = flag.Uint64("search.seed", 1, "from which on the schedules are made, a thousand of each")
 	searchSchedule = flag.String("search.schedule", "", "one schedule, to be run a hundred times instead")
-
-	raceDetector bool // makes a search ten times as slow
 )
 
 func envInt(name string, or int) int {
@@ -28,7 +26,7 @@ func envInt(name string, or int) int {
 
 // bearable gives one of two numbers of schedules.
 func bearable(n, withRaceDetector int) int {
-	if raceDetector {
+	if search.RaceDetector {
 		return withRaceDetector
 	}
 	return n

@@ -8,11 +8,9 @@ import (
 	"github.com/pushhub/pushhub/hub/search"
 )
 
-var raceDetector bool // makes a search ten times as slow
-
 // enough is how many failing schedules of each rule are looked for.
 func enough() int {
-	if raceDetector {
+	if search.RaceDetector {
 		return 1
 	}
 	return 3

@@ -15,6 +15,7 @@ import (
 // to in all. Given kinds narrow it to schedules with those. Of one that fails it looks for the shortest that still does.
 func Check(t *testing.T, of Subject, n int, seed uint64, only ...string) (sum Result) {
 	quiet()
+	defer begin()()
 	set(t, "rapid.checks", strconv.Itoa(n))
 	set(t, "rapid.seed", strconv.FormatUint(seed, 10))
 	var failing Schedule
@@ -49,6 +50,7 @@ func howTo(s Schedule) string {
 // Repeat runs one schedule n times.
 func Repeat(t *testing.T, of Subject, s Schedule, n int) {
 	quiet()
+	defer begin()()
 	for range n {
 		if r := Run(t, s, of); r.Failure != "" {
 			t.Fatalf("%s\n\n%s\n\n%s", r.Story, r.Failure, howTo(s))
@@ -61,6 +63,7 @@ func Repeat(t *testing.T, of Subject, s Schedule, n int) {
 // shows it.
 func Needed(t *testing.T, of Subject, enough int, only ...string) {
 	quiet()
+	defer begin()()
 	const atMost = 20_000
 	found, example := 0, ""
 	all := Schedules(only...)

@@ -41,6 +41,10 @@
 //	a tenant without an epoch                     the scripts            touch
 //	what is kept and not told of                  the scripts            publish
 //
+// One hole is known and stays: a slot of a Cluster moves to a node that begins an
+// epoch, fails over and loses it, and gives the slot back before anybody has asked
+// it. Then the old node finds the slot as it was. The search leaves that out.
+//
 // There is one channel for a tenant, and no switch between modes; one position for
 // all that is live; and nothing is withheld before the outbox: what would go wrong
 // with more of these cannot. Raw messages, which the hub brings in, have a search

@@ -1,10 +1,8 @@
 package search
 
 import (
-	"context"
 	"fmt"
 
-	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/hub/redislog/redissim"
 )
 
@@ -182,17 +180,15 @@ func (x *run) demote() {
 }
 
 // migrate goes on with the move of the tenant's slot to another node. It does not
-// begin before somebody has seen the node that the slot is on: one that failed
+// begin before the node that the slot is on has begun an epoch: one that failed
 // over, lost the epoch that it had begun, and gave the slot back, all of it unseen,
 // leaves no trace of what was in that epoch.
 func (x *run) migrate() {
 	if !x.Cluster {
 		return
 	}
-	if !x.redis.Moving() {
-		if _, err := pick(x.rng, x.instances...).log.Look(context.Background(), acme, hub.Query{}); err != nil {
-			return
-		}
+	if !x.redis.Moving() && x.redis.Hash("pushhub:{"+acme+"}:m", "run") != x.redis.Life() {
+		return
 	}
 	if x.redis.Moving() && x.rng.IntN(2) == 0 {
 		x.redis.FinishMigration()

@@ -43,6 +43,7 @@ func TestFailover(t *testing.T) {
 	sim := redissim.New(redissim.Options{Observe: func(t redissim.Transaction) { lines = append(lines, t.Line) }})
 	c := dial(t, sim, "a", false)
 	life := c.ask(t, "INFO", "replication")
+	require.Contains(t, life, sim.Life())
 	for _, v := range []string{"1", "2", "3"} {
 		require.Equal(t, okay, c.set(t, v))
 	}

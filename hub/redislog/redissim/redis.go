@@ -199,6 +199,21 @@ func (s *server) publish(channel, text string) int {
 	return n
 }
 
+// Life gives the id of the primary's life, its master_replid.
+func (r *Redis) Life() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.current.replID
+}
+
+// Hash gives a field of a hash of the primary, "" for none.
+func (r *Redis) Hash(key, field string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text, _ := r.current.hash(key, field)
+	return text
+}
+
 // Do runs a command on the primary.
 func (r *Redis) Do(name string, args ...string) {
 	r.mu.Lock()
