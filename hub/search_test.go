@@ -45,7 +45,7 @@ func TestSearch(t *testing.T) {
 	}
 	left := *searchN
 	if left == 0 {
-		left = bearable(2000, 200)
+		left = bearable(2000, 1000)
 	}
 	for seed := *searchSeed; left != 0; seed++ {
 		n := 1000
@@ -75,7 +75,7 @@ func TestSearch(t *testing.T) {
 // to be missing by a later event or a verify: the log tells of it.
 func TestPrompt(t *testing.T) {
 	of := search.Subject{Check: (*hub.Hub).Check, Prompt: true}
-	sum := search.Check(t, of, bearable(500, 50), *searchSeed, search.Kinds("deafen", "swallow", "split", "demote")...)
+	sum := search.Check(t, of, bearable(500, 100), *searchSeed, search.Kinds("deafen", "swallow", "split", "demote")...)
 	t.Logf("%+v", sum)
 	if sum.Reconnects == 0 || sum.Heals == 0 {
 		t.Error("nothing was lost")
