@@ -4,9 +4,10 @@
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZ    ?= 30s
+TORTURE ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test deps bench microbench search fuzz
+.PHONY: help run build check test deps bench microbench torture search fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -61,6 +62,12 @@ bench: build ## the rows of docs/performance.md, with their ratios and limits
 	$(call ROW,broadcast --topics 100 --rate 1000 --batch 100); \
 	$(call ROW,broadcast --topics 10000 --rate 10000 --batch 100); \
 	[ -z "$$failed" ] || { echo "over their limits:$$failed"; exit 1; }
+
+torture: build deps ## everything goes wrong, for TORTURE (10m) with each kind of Redis; fails on any silent loss
+	$(GO) build -o bin/loadtest ./cmd/loadtest
+	@for redis in standalone sentinel cluster; do \
+	  bin/loadtest torture --server bin/pushhub --redis $$redis --duration $(TORTURE) || exit 1; \
+	done
 
 microbench: ## the Go benchmarks, five times each
 	$(GO) test -run='^$$' -bench=. -benchmem -count=5 ./...

@@ -95,11 +95,17 @@ func (c *client) isWebSocket() bool { return c.conn.Encoding() == protocol.WebSo
 // Bye implements wire.Peer.
 func (c *client) Bye(code protocol.CloseCode, position protocol.Cursor) []byte {
 	bye := protocol.Bye{Code: code, Retry: c.s.comeBack(code), Cursor: position}
+	if code == protocol.Drain && c.session != nil {
+		bye.Retry = max(c.s.served(), soon)
+	}
 	if c.isWebSocket() {
 		return byeFrames(bye)
 	}
 	return byeBlocks(bye)
 }
+
+// soon is the least time after which a client is told to come back.
+const soon = 100 * time.Millisecond
 
 // survive ends this connection alone when what was done for it panics.
 func (c *client) survive() {
@@ -116,7 +122,7 @@ func (c *client) survive() {
 func (s *Server) comeBack(code protocol.CloseCode) time.Duration {
 	switch code {
 	case protocol.SlowConsumer:
-		return 100*time.Millisecond + rand.N(400*time.Millisecond)
+		return soon + rand.N(400*time.Millisecond)
 	case protocol.Drain, protocol.GoingAway:
 		return 500*time.Millisecond + rand.N(max(s.limits.Drain/4, time.Second))
 	case protocol.Overload, protocol.LimitReached:

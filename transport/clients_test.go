@@ -18,7 +18,7 @@ func TestClients(t *testing.T) {
 	require.Equal(t, []*client{a, b}, s.clients)
 	s.remove(a)
 	require.Equal(t, []*client{b}, s.clients)
-	s.draining = true
+	s.draining.Store(true)
 	s.remove(b)
 	require.Empty(t, s.clients)
 	<-s.empty

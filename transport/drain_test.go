@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +24,8 @@ func (i *instance) drain(ctx context.Context) chan error {
 	return done
 }
 
-// Every client is told when to come back and from where; no new one is taken;
-// publishers are served to the end.
+// Every client is closed in its turn, and told when to come back and from where; no
+// new one is taken; publishers are served to the end.
 func TestDrain(t *testing.T) {
 	onAllWays(t, nil, func(t *testing.T, i *instance, w way) {
 		i = i.in(t)
@@ -41,23 +42,30 @@ func TestDrain(t *testing.T) {
 			require.Equal(t, id, s.next().id)
 		}
 		done := i.drain(t.Context())
-		retries := map[string]bool{}
-		for _, s := range streams {
-			retry := s.next().retry
-			require.Equal(t, block{id, "control", byeJSON(protocol.Drain, retry, id), ""}, s.next())
+		require.Regexp(t, `^{"op":"bye","code":1012,"reason":"drain","retry":\d+,"cursor":"[a-z0-9]+-[01]"}$`, holder())
+		first := i.publish("a", "2") // they are served until it is their turn
+		for n, s := range streams {
+			last := id
+			b := s.next()
+			if b.id == first {
+				last, b = first, s.next()
+			}
+			require.True(t, n < len(streams)-1 || last == first, "the last was not served any more")
+			require.Equal(t, block{last, "control", byeJSON(protocol.Drain, b.retry, last), ""}, s.next())
 			_, err := s.read()
 			require.Equal(t, io.EOF, err)
-			retries[retry] = true
+			retry, err := strconv.Atoi(b.retry)
+			require.NoError(t, err)
+			turn := drainTime / 2 * time.Duration(n+1) / time.Duration(len(streams)+1)
+			require.GreaterOrEqual(t, retry, int(max(100*time.Millisecond, turn).Milliseconds()), "as long as it was still served")
 		}
-		require.Greater(t, len(retries), 1, "each has its own time")
-		require.Regexp(t, `^{"op":"bye","code":1012,"reason":"drain","retry":\d+,"cursor":"[a-z0-9]+-[01]"}$`, holder())
 
 		health := i.do("GET", "/health", "", "")
 		require.Equal(t, 503, health.status)
 		require.Contains(t, health.body, `{"status":"unhealthy","version":"test"`)
 		require.Equal(t, 200, i.do("GET", "/health/live", "", "").status)
 		requireBye(t, i.stream("/api/v1/stream?topics=a&token="+tok), protocol.Drain, "")
-		i.publish("a", "2")
+		i.publish("a", "3")
 		select {
 		case err := <-done:
 			t.Fatal("it did not wait for the last client: ", err)
@@ -67,6 +75,25 @@ func TestDrain(t *testing.T) {
 		require.NoError(t, <-done)
 		require.Contains(t, i.lines.String(), `"reason":"drain"`)
 	})
+}
+
+// Who keeps a connection to publish is asked with the answer to make another.
+func TestDrainSendsPublishersAway(t *testing.T) {
+	i := start(t, nil)
+	holder := i.hold()
+	keeps := &http.Client{Transport: &http.Transport{}}
+	closes := func() bool {
+		answer, err := keeps.Get(i.base + "/health/live")
+		require.NoError(t, err)
+		require.NoError(t, answer.Body.Close())
+		return answer.Close
+	}
+	require.False(t, closes())
+	done := i.drain(t.Context())
+	holder()
+	require.True(t, closes())
+	holder()
+	require.NoError(t, <-done)
 }
 
 // hold gives a WebSocket of a plain client that does not close by itself: the

@@ -12,7 +12,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	state := s.opts.State()
 	status, word := http.StatusOK, "healthy"
 	switch {
-	case s.isDraining() || !state.Ready:
+	case s.draining.Load() || !state.Ready:
 		status, word = http.StatusServiceUnavailable, "unhealthy"
 	case state.Degraded:
 		word = "degraded"

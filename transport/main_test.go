@@ -73,6 +73,9 @@ func start(t testing.TB, change func(*transport.Options)) *instance {
 	return serve(t, nil, change)
 }
 
+// drainTime is that of the instances of tests.
+const drainTime = time.Second
+
 // serve is start, with a config over TLS.
 func serve(t testing.TB, config *tls.Config, change func(*transport.Options)) *instance {
 	t.Helper()
@@ -91,7 +94,7 @@ func serveOn(t testing.TB, l net.Listener, config *tls.Config, change func(*tran
 	require.NoError(t, err)
 	i := &instance{t: t, hub: h, log: log, lines: &logLines{}, registry: prometheus.NewRegistry(), patience: 10 * time.Second}
 	i.client = func() *http.Transport { return &http.Transport{DisableKeepAlives: true} }
-	opts := transport.Options{Hub: h, Verifier: verifier, Version: "test", Logger: zerolog.New(i.lines), Registry: i.registry}
+	opts := transport.Options{Hub: h, Verifier: verifier, Version: "test", Logger: zerolog.New(i.lines), Registry: i.registry, Limits: transport.Limits{Drain: drainTime}}
 	if change != nil {
 		change(&opts)
 	}

@@ -76,7 +76,7 @@ func newMetrics(reg *prometheus.Registry, s *Server) *metrics {
 	}
 	value(prometheus.GaugeValue, "pushhub_outbox_bytes", "Bytes that wait in the queues of connections.", s.waiting, nil)
 	value(prometheus.GaugeValue, "pushhub_draining", "1 while the instance drains.", func() float64 {
-		if s.isDraining() {
+		if s.draining.Load() {
 			return 1
 		}
 		return 0

@@ -23,6 +23,9 @@ func (s *Server) observe(route string, h http.HandlerFunc) http.Handler {
 		r = withInfo(r, info)
 		rec := &recorder{ResponseWriter: w}
 		rec.Header().Set("X-Request-Id", info.id)
+		if s.draining.Load() {
+			rec.Header().Set("Connection", "close") // the next request finds another instance
+		}
 		info.report = func() {
 			if !info.reported {
 				info.reported = true

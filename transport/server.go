@@ -7,7 +7,6 @@
 package transport
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"log"
@@ -15,9 +14,9 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
-	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,7 +40,7 @@ type Limits struct {
 	Handshake    time.Duration // until a request's header is there; three times that until its body is; 10 s
 	Heartbeat    time.Duration // longest silence; each connection's own lies between ¾ of it and it; 20 s
 	Pong         time.Duration // how long an answer to a ping may take; 10 s
-	Drain        time.Duration // over which the clients of a closing instance are spread; 30 s
+	Drain        time.Duration // over which the clients of an instance that ends come to others (see Server.Drain); 30 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -106,10 +105,12 @@ type Server struct {
 	handler http.Handler
 	http    *http.Server
 
-	mu       sync.Mutex
-	draining bool          // guarded by mu
-	clients  []*client     // guarded by mu; each at its place
-	empty    chan struct{} // closed when draining and no client is left
+	draining atomic.Bool // set with mu held
+
+	mu         sync.Mutex
+	clients    []*client     // guarded by mu; each at its place
+	drainBegan time.Time     // guarded by mu
+	empty      chan struct{} // closed when draining and no client is left
 }
 
 // clock gives the time since the server was made: that of its clients.
@@ -190,49 +191,12 @@ func (s *Server) Serve(l net.Listener, config *tls.Config) error {
 	return err
 }
 
-// Drain ends the server's life in order: /health says so, no new connection is
-// taken, and every client gets bye with its own time to come back, spread over
-// the drain time. It returns when the last is gone, or closes what is left when
-// ctx ends. Publishers are served to the end.
-func (s *Server) Drain(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining = true
-	s.checkEmpty()
-	all := slices.Clone(s.clients)
-	s.mu.Unlock()
-	for _, c := range all {
-		c.conn.Close(protocol.Drain)
-	}
-	select {
-	case <-s.empty:
-	case <-ctx.Done():
-	}
-	s.mu.Lock()
-	for _, c := range s.clients {
-		c.conn.Abort()
-	}
-	s.mu.Unlock()
-	<-s.empty // each has its line in the log now
-	defer s.ended()
-	return s.http.Shutdown(ctx)
-}
-
 // Close ends everything at once.
 func (s *Server) Close() error {
-	s.mu.Lock()
-	s.draining = true
-	for _, c := range s.clients {
-		c.conn.Abort()
-	}
-	s.mu.Unlock()
+	s.beginDrain()
+	s.cut()
 	defer s.ended()
 	return s.http.Close()
-}
-
-func (s *Server) isDraining() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.draining
 }
 
 // full says why no new connection can be taken now, 0 if one can.
@@ -245,7 +209,7 @@ func (s *Server) full() protocol.CloseCode {
 // closedTo is full with mu held.
 func (s *Server) closedTo() protocol.CloseCode {
 	switch {
-	case s.draining:
+	case s.draining.Load():
 		return protocol.Drain
 	case s.limits.Connections > 0 && len(s.clients) >= s.limits.Connections:
 		return protocol.Overload
@@ -276,18 +240,6 @@ func (s *Server) remove(c *client) {
 	s.clients[last] = nil
 	s.clients = s.clients[:last]
 	s.checkEmpty()
-}
-
-// checkEmpty closes empty when it is time. With mu held.
-func (s *Server) checkEmpty() {
-	if !s.draining || len(s.clients) > 0 {
-		return
-	}
-	select {
-	case <-s.empty:
-	default:
-		close(s.empty)
-	}
 }
 
 // routes: every path of the contract, and 404 or 405 in the envelope for the rest.

@@ -28,6 +28,9 @@ type commands struct {
 	Slow      slowCommand      `kong:"cmd,set='duration=60s',set='size=4096'" help:"A share of the readers stalls: what do the others notice, and what does it cost?"`
 	Soak      soakCommand      `kong:"cmd,set='topics=100',set='rate=100',set='duration=10m'" help:"A long run in which clients leave and resume."`
 
+	Torture tortureCommand `cmd:"" help:"Everything goes wrong: instances and Redis die, hang and lie, and no event may be lost in silence."`
+	Verify  verifyCommand  `cmd:"" help:"Judge a history that torture has written."`
+
 	Floor   floorCommand   `cmd:"" help:"The yardstick: a bare server that does one send per client and event."`
 	Naive   naiveCommand   `cmd:"" help:"For comparison: a hub with a goroutine and a channel for each connection."`
 	Upgrade upgradeCommand `cmd:"" help:"The yardstick of storm: a bare Go upgrade, and nothing after it."`

@@ -56,14 +56,14 @@ func (c *checkCommand) Run(ctx context.Context, p process) error {
 	}
 	f := &findings{out: p.stdout}
 	c.checkSettings(ctx, f)
-	options, err := c.redisSettings.options()
+	place, err := c.redisSettings.place()
 	switch {
 	case err != nil:
 		f.fail("%v", err)
-	case options == nil:
+	case place == nil:
 		f.warn("no Redis is configured: the log is kept in memory, for one instance, and ends with it")
 	default:
-		checkRedis(ctx, f, options)
+		checkRedis(ctx, f, place)
 	}
 	if f.errors > 0 {
 		return fmt.Errorf("errors: %d, warnings: %d", f.errors, f.warned)

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,21 +26,76 @@ const (
 const minClock = 2 * time.Second
 
 // checkRedis asks a Redis whether it can carry the log.
-func checkRedis(ctx context.Context, f *findings, options *redis.Options) {
-	options.MaxRetries, options.DialerRetries, options.ContextTimeoutEnabled = -1, 1, true
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = checkTime, checkTime, checkTime
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	client := redis.NewClient(options)
-	defer client.Close()
+func checkRedis(ctx context.Context, f *findings, place *redisPlace) {
 	ctx, cancel := context.WithTimeout(ctx, 4*checkTime)
 	defer cancel()
-
+	client := place.client()
+	defer client.Close()
 	begin := time.Now()
 	if err := client.Ping(ctx).Err(); err != nil {
-		f.fail("Redis at %s cannot be used: %v", options.Addr, err)
+		f.fail("%s cannot be used: %v", place, err)
 		return
 	}
-	f.ok("Redis at %s answers in %v", options.Addr, time.Since(begin).Round(10*time.Microsecond))
+	f.ok("%s answers in %v", place, time.Since(begin).Round(10*time.Microsecond))
+	primaries, err := primariesOf(ctx, client)
+	if err != nil {
+		f.fail("which primaries it has is not known: %v", err)
+		return
+	}
+	for _, primary := range primaries {
+		if place.cluster != nil {
+			f.ok("primary at %s:", primary.Options().Addr)
+		}
+		checkServer(ctx, f, primary, place.cluster != nil)
+	}
+	checkScripts(ctx, f, client)
+	checkChannel(ctx, f, client)
+	checkKeys(ctx, f, primaries)
+}
+
+// client gives a client for the check, which repeats nothing.
+func (p *redisPlace) client() redis.UniversalClient {
+	off := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	switch {
+	case p.sentinel != nil:
+		o := *p.sentinel
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = checkTime, checkTime, checkTime
+		return redis.NewFailoverClient(&o)
+	case p.cluster != nil:
+		o := *p.cluster
+		o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout = checkTime, checkTime, checkTime
+		o.MaintNotificationsConfig = off
+		return redis.NewClusterClient(&o)
+	}
+	o := *p.one
+	o.MaxRetries, o.DialerRetries, o.ContextTimeoutEnabled = -1, 1, true
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout = checkTime, checkTime, checkTime
+	o.MaintNotificationsConfig = off
+	return redis.NewClient(&o)
+}
+
+// primariesOf gives a client for each primary, by address.
+func primariesOf(ctx context.Context, client redis.UniversalClient) ([]*redis.Client, error) {
+	cluster, ok := client.(*redis.ClusterClient)
+	if !ok {
+		return []*redis.Client{client.(*redis.Client)}, nil
+	}
+	var mu sync.Mutex
+	var all []*redis.Client
+	err := cluster.ForEachMaster(ctx, func(_ context.Context, primary *redis.Client) error {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, primary)
+		return nil
+	})
+	slices.SortFunc(all, func(a, b *redis.Client) int { return cmp.Compare(a.Options().Addr, b.Options().Addr) })
+	return all, err
+}
+
+// checkServer looks at one server.
+func checkServer(ctx context.Context, f *findings, client *redis.Client, inCluster bool) {
 	text, err := client.Info(ctx, "server", "memory", "persistence", "replication", "cluster").Result()
 	if err != nil {
 		f.warn("its version and settings are not known: %v", err)
@@ -49,13 +107,10 @@ func checkRedis(ctx context.Context, f *findings, options *redis.Options) {
 		if info["role"] == "slave" {
 			f.fail("this is a replica: the hub needs the primary")
 		}
-		if info["cluster_enabled"] == "1" {
-			f.fail("this is a node of a Redis Cluster, which is not supported yet")
+		if info["cluster_enabled"] == "1" && !inCluster {
+			f.fail("this is a node of a Redis Cluster: give the addresses of several, joined by commas")
 		}
 	}
-	checkScripts(ctx, f, client)
-	checkChannel(ctx, f, client)
-	checkKeys(ctx, f, client)
 	checkClock(ctx, f, client)
 }
 
@@ -116,7 +171,7 @@ func checkPersistence(f *findings, info map[string]string) {
 }
 
 // checkScripts does what a publish does: it asks INFO in a script, and writes.
-func checkScripts(ctx context.Context, f *findings, client *redis.Client) {
+func checkScripts(ctx context.Context, f *findings, client redis.UniversalClient) {
 	err := client.Eval(ctx, `return redis.call('INFO', 'replication')`, nil).Err()
 	if err != nil {
 		f.warn("scripts may not ask INFO (allow +info): that events were lost in a failover is seen only by an instance that knew them")
@@ -136,7 +191,7 @@ func checkScripts(ctx context.Context, f *findings, client *redis.Client) {
 }
 
 // checkChannel does what an instance does that listens.
-func checkChannel(ctx context.Context, f *findings, client *redis.Client) {
+func checkChannel(ctx context.Context, f *findings, client redis.UniversalClient) {
 	sub := client.SSubscribe(ctx, probeChannel)
 	defer sub.Close()
 	if _, err := sub.ReceiveTimeout(ctx, checkTime); err != nil {
@@ -161,38 +216,39 @@ func checkChannel(ctx context.Context, f *findings, client *redis.Client) {
 	}
 }
 
-// scanned bounds the keys that are looked at to count tenants.
+// scanned bounds the keys of a server that are looked at to count tenants.
 const scanned = 100_000
 
 // checkKeys reads what hubs have left there.
-func checkKeys(ctx context.Context, f *findings, client *redis.Client) {
-	tenants, looked := 0, 0
-	var sample string
-	var cursor uint64
-	for {
-		keys, next, err := client.Scan(ctx, cursor, "pushhub:{*}:m", 1000).Result()
-		if err != nil {
-			f.warn("keys cannot be listed: %v", err)
-			return
+func checkKeys(ctx context.Context, f *findings, primaries []*redis.Client) {
+	tenants, all, sample := 0, true, ""
+	var of *redis.Client // has the sample
+	for _, client := range primaries {
+		var cursor uint64
+		for looked := 0; looked < scanned; looked += 1000 {
+			keys, next, err := client.Scan(ctx, cursor, "pushhub:{*}:m", 1000).Result()
+			if err != nil {
+				f.warn("keys cannot be listed: %v", err)
+				return
+			}
+			if len(keys) > 0 {
+				tenants, sample, of = tenants+len(keys), keys[0], client
+			}
+			if cursor = next; cursor == 0 {
+				break
+			}
 		}
-		for _, key := range keys {
-			tenants, sample = tenants+1, key
-		}
-		looked += 1000
-		cursor = next
-		if cursor == 0 || looked >= scanned {
-			break
-		}
+		all = all && cursor == 0
 	}
 	count := strconv.Itoa(tenants)
-	if cursor != 0 {
+	if !all {
 		count = "at least " + count
 	}
 	if sample == "" {
 		f.ok("no tenant has a log there yet")
 		return
 	}
-	if err := client.HGetAll(ctx, sample).Err(); err != nil {
+	if err := of.HGetAll(ctx, sample).Err(); err != nil {
 		f.fail("the log of a tenant cannot be read: %v", err)
 		return
 	}

@@ -110,7 +110,7 @@ func TestCheckSettings(t *testing.T) {
 	require.Contains(t, stdout, "no Redis is configured")
 
 	status, stdout, _ = do(t, map[string]string{
-		"JWT_SECRET": "short", "TLS_CERT_FILE": "x", "REDIS_URL": "redis://a,b", "CORS_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "true",
+		"JWT_SECRET": "short", "TLS_CERT_FILE": "x", "REDIS_URL": "redis://a,b/1", "CORS_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "true",
 		"OUTBOX_BYTES": "100", "MAX_BODY_BYTES": "100",
 	}, "check")
 	require.Equal(t, 1, status)

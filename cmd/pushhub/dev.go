@@ -59,7 +59,7 @@ func (c *devCommand) Run(ctx context.Context, p process) error {
 		s.spare = 0
 	}
 	var err error
-	if s.redis, err = c.redisSettings.options(); err != nil {
+	if s.redis, err = c.redisSettings.place(); err != nil {
 		return err
 	}
 	i, err := newInstance(ctx, logger, s)

@@ -103,7 +103,7 @@ func TestDevRefusals(t *testing.T) {
 	t.Parallel()
 	for want, env := range map[string]map[string]string{
 		"JWT_SECRET: ": {"PORT": "0", "JWT_SECRET": "short"},
-		"REDIS_URL: ":  {"PORT": "0", "REDIS_URL": "redis://a,b"},
+		"REDIS_URL: ":  {"PORT": "0", "REDIS_URL": "redis://a,b/1"},
 		"HOST, PORT: ": {"PORT": "0", "HOST": "no such host"},
 		"RETENTION: ":  {"RETENTION": "x"},
 	} {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
 	"github.com/pushhub/pushhub/auth"
@@ -26,9 +25,9 @@ import (
 // setup says what an instance is made of.
 type setup struct {
 	listen  listenSettings
-	spare   int            // ports to try after the one in listen, when it is taken
-	tls     *tls.Config    // nil: none
-	redis   *redis.Options // nil: the log is in memory
+	spare   int         // ports to try after the one in listen, when it is taken
+	tls     *tls.Config // nil: none
+	redis   *redisPlace // nil: the log is in memory
 	ingest  ingest.Mapping
 	limits  limitSettings
 	auth    auth.Config
@@ -151,8 +150,9 @@ func (i *instance) serve(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
-	i.logger.Info().Stringer("within", time.Duration(i.limits.DrainSeconds)).Msg("draining")
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Duration(i.limits.DrainSeconds))
+	within := time.Duration(i.limits.DrainSeconds)
+	i.logger.Info().Stringer("within", within).Msg("draining")
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within-within/10) // the rest is for the end itself
 	defer cancel()
 	if err := i.server.Drain(ctx); err != nil {
 		i.logger.Warn().Err(err).Msg("drain: what was left is closed")

@@ -23,12 +23,12 @@ type process struct {
 }
 
 type commands struct {
-	Serve   serveCommand   `kong:"cmd,set='host=0.0.0.0',set='level=info',set='format=json'" help:"Run the hub. Without a Redis it keeps the log in memory, for one instance."`
-	Dev     devCommand     `kong:"cmd,set='host=127.0.0.1',set='level=warn',set='format=console'" help:"Run a hub with a key of its own, a demo page, and simulated render jobs and alerts."`
+	Serve   serveCommand   `kong:"cmd,set='host=0.0.0.0',set='level=info',set='format=json',set='drain=30'" help:"Run the hub. Without a Redis it keeps the log in memory, for one instance."`
+	Dev     devCommand     `kong:"cmd,set='host=127.0.0.1',set='level=warn',set='format=console',set='drain=1'" help:"Run a hub with a key of its own, a demo page, and simulated render jobs and alerts."`
 	Token   tokenCommand   `cmd:"" help:"Sign a token and print it."`
 	Publish publishCommand `cmd:"" help:"Publish one event, or one for each line of standard input."`
 	Tail    tailCommand    `cmd:"" help:"Follow topics: print each event as one line of JSON, resuming after every break."`
-	Check   checkCommand   `kong:"cmd,set='host=0.0.0.0',set='level=info',set='format=json'" help:"Check the configuration of serve and the Redis behind it, in words."`
+	Check   checkCommand   `kong:"cmd,set='host=0.0.0.0',set='level=info',set='format=json',set='drain=30'" help:"Check the configuration of serve and the Redis behind it, in words."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }
 

@@ -62,7 +62,7 @@ func (c *settings) setup() (setup, error) {
 	if s.tls, err = c.tlsSettings.config(); err != nil {
 		return setup{}, err
 	}
-	if s.redis, err = c.redisSettings.options(); err != nil {
+	if s.redis, err = c.redisSettings.place(); err != nil {
 		return setup{}, err
 	}
 	return s, nil

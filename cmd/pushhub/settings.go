@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/transport"
@@ -46,11 +44,13 @@ type logSettings struct {
 }
 
 type redisSettings struct {
-	RedisURL      string `setting:"REDIS_URL" name:"redis-url" placeholder:"URL" help:"redis://[[user]:password@]host[:port][/db], rediss:// with TLS, or unix://path."`
-	RedisHost     string `setting:"REDIS_HOST" placeholder:"HOST" help:"Host of the Redis, instead of the URL."`
-	RedisPort     number `setting:"REDIS_PORT" default:"6379" min:"1" max:"65535" help:"Port of it."`
+	RedisURL      string `setting:"REDIS_URL" name:"redis-url" placeholder:"URL" help:"redis://[[user]:password@]host[:port][/db], rediss:// with TLS, or unix://path; host:port,host:port for several."`
+	RedisHost     string `setting:"REDIS_HOST" placeholder:"HOST,..." help:"Host of the Redis, instead of the URL; several are a Redis Cluster. Each may have its port: host:port."`
+	RedisPort     number `setting:"REDIS_PORT" default:"6379" min:"1" max:"65535" help:"Port of a host without one; of Sentinels 26379."`
 	RedisDB       number `setting:"REDIS_DB" name:"redis-db" default:"0" max:"65535" help:"Number of the database."`
 	RedisPassword string `setting:"REDIS_PASSWORD" placeholder:"TEXT" help:"Password of it."`
+
+	RedisSentinelMaster string `setting:"REDIS_SENTINEL_MASTER" placeholder:"NAME" help:"Name of the primary: the addresses are those of the Sentinels that know where it is."`
 }
 
 type ingestSettings struct {
@@ -84,7 +84,7 @@ type limitSettings struct {
 	HandshakeSeconds seconds   `setting:"HANDSHAKE_SECONDS" default:"10" min:"1" max:"3600" help:"Time for the head of a request."`
 	HeartbeatSeconds seconds   `setting:"HEARTBEAT_SECONDS" default:"20" min:"1" max:"3600" help:"Longest silence on a connection."`
 	PongSeconds      seconds   `setting:"PONG_SECONDS" default:"10" min:"1" max:"3600" help:"Time for the answer to a ping."`
-	DrainSeconds     seconds   `setting:"DRAIN_SECONDS" default:"30" min:"1" max:"3600" help:"Time to let clients go before the end."`
+	DrainSeconds     seconds   `setting:"DRAIN_SECONDS" default:"${drain}" min:"1" max:"3600" help:"Time over which clients are sent to other instances before the end."`
 	Retention        retention `setting:"RETENTION" default:"${retention}" help:"pattern:events/age of what the log keeps per topic; the first that matches counts."`
 }
 
@@ -142,11 +142,3 @@ func (s limitSettings) limits() transport.Limits {
 }
 
 func (s limitSettings) retention() hub.Retention { return hub.Retention(s.Retention) }
-
-// options says which Redis to use, nil for none.
-func (s redisSettings) options() (*redis.Options, error) {
-	if s.RedisURL != "" {
-		return s.fromURL()
-	}
-	return s.fromHost()
-}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"maps"
 	"os"
 	"path/filepath"
@@ -12,7 +14,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/hub"
@@ -59,7 +60,7 @@ func TestSettingsOfTheContract(t *testing.T) {
 		require.Equal(t, strings.ToLower(strings.ReplaceAll(name, "_", "-")), flag)
 	}
 	want := strings.Fields(`
-		HOST PORT ENVIRONMENT LOG_LEVEL LOG_FORMAT REDIS_URL REDIS_HOST REDIS_PORT REDIS_DB REDIS_PASSWORD
+		HOST PORT ENVIRONMENT LOG_LEVEL LOG_FORMAT REDIS_URL REDIS_HOST REDIS_PORT REDIS_DB REDIS_PASSWORD REDIS_SENTINEL_MASTER
 		JWT_PUBLIC_KEY JWT_SECRET JWT_JWKS_URL JWT_ALGORITHM JWT_ISSUER JWT_AUDIENCE
 		CORS_ORIGINS CORS_ALLOW_CREDENTIALS TRUSTED_PROXIES TLS_CERT_FILE TLS_KEY_FILE SUBSCRIPTION_GRACE_SECONDS
 		MAX_MESSAGE_BYTES MAX_EVENT_BYTES MAX_BODY_BYTES MAX_TOPICS OUTBOX_EVENTS OUTBOX_BYTES MAX_CONNECTIONS
@@ -91,7 +92,7 @@ func TestDefaultSettings(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, s.limitSettings.retention())
 		require.Len(t, s.Ingest, 3)
-		options, err := s.redisSettings.options()
+		options, err := s.place()
 		require.NoError(t, err)
 		require.Nil(t, options)
 	}
@@ -136,10 +137,15 @@ func TestMalformedSettings(t *testing.T) {
 		{"REDIS_URL", "redis://:" + password + "/@x:6379", "not redis://"},
 		{"REDIS_URL", "redis://:" + password + "@x/zero", "not redis://"},
 		{"REDIS_URL", "redis://:" + password + "@x?" + password + "=1", "not redis://"},
-		{"REDIS_URL", "redis://:" + password + "@a:1,b:2/0", "Cluster, which is not supported yet"},
+		{"REDIS_URL", "redis://:" + password + "@a:1,b:2/1", "only database 0"},
+		{"REDIS_URL", "redis://:" + password + "@a:1,", "not redis://"},
+		{"REDIS_URL", "redis://:" + password + "@,b:2", "not redis://"},
 		{"REDIS_URL", "redis://:" + password + "@x:99999999", "not redis://"},
 		{"REDIS_URL", "redis://:" + password + "@x:0", "not redis://"},
-		{"REDIS_HOST", "a,b", "Cluster, which is not supported yet"},
+		{"REDIS_HOST", "a,,b", "not host[:port]"},
+		{"REDIS_HOST", "a,b:0", "not host[:port]"},
+		{"REDIS_HOST", "redis://a", "not host[:port]"},
+		{"REDIS_SENTINEL_MASTER", "main", "needs REDIS_HOST"},
 		{"REDIS_PORT", "tcp://10.0.0.1:6379", "from 1 to 65535"},
 		{"REDIS_PORT", "6380", "needs REDIS_HOST"},
 		{"REDIS_DB", "-1", "whole number"},
@@ -209,6 +215,8 @@ func TestSettingsThatExcludeEachOther(t *testing.T) {
 	for want, env := range map[string]map[string]string{
 		"REDIS_URL: REDIS_HOST is set too":                       {"REDIS_URL": "redis://a", "REDIS_HOST": "b"},
 		"REDIS_URL: REDIS_DB is set too":                         {"REDIS_URL": "redis://a", "REDIS_DB": "1"},
+		"REDIS_HOST: several addresses are a Redis Cluster":      {"REDIS_HOST": "a,b", "REDIS_DB": "1"},
+		"REDIS_URL: Sentinel has no unix socket":                 {"REDIS_URL": "unix:///run/redis", "REDIS_SENTINEL_MASTER": "main"},
 		"REDIS_URL: REDIS_PASSWORD is set too":                   {"REDIS_URL": "redis://a", "REDIS_PASSWORD": "b"},
 		"JWT_SECRET and JWT_JWKS_URL are both set":               {"JWT_JWKS_URL": "https://a"},
 		"CORS_ALLOW_CREDENTIALS: it needs CORS_ORIGINS":          {"CORS_ORIGINS": "*", "CORS_ALLOW_CREDENTIALS": "true"},
@@ -226,19 +234,30 @@ func TestSettingsThatExcludeEachOther(t *testing.T) {
 func TestRedisSettings(t *testing.T) {
 	t.Parallel()
 	for want, env := range map[redisTarget]map[string]string{
-		{"h:6379", 0, "", "", false}:         {"REDIS_HOST": "h"},
-		{"h:1", 2, "", "p:@/", false}:        {"REDIS_HOST": "h", "REDIS_PORT": "1", "REDIS_DB": "2", "REDIS_PASSWORD": "p:@/"},
-		{"[::1]:6379", 0, "", "", false}:     {"REDIS_HOST": "::1"},
-		{"h:6379", 3, "u", "p@", true}:       {"REDIS_URL": "rediss://u:p%40@h/3"},
-		{"/run/redis", 1, "", "", false}:     {"REDIS_URL": "unix:///run/redis?db=1"},
-		{"x:7", 0, "", "a,b", false}:         {"REDIS_URL": "redis://:a,b@x:7"},
-		{"localhost:6379", 0, "", "", false}: {"REDIS_URL": "redis://"},
+		{addr: "h:6379"}:                       {"REDIS_HOST": "h"},
+		{addr: "h:1", db: 2, password: "p:@/"}: {"REDIS_HOST": "h", "REDIS_PORT": "1", "REDIS_DB": "2", "REDIS_PASSWORD": "p:@/"},
+		{addr: "h:7"}:                          {"REDIS_HOST": "h:7", "REDIS_PORT": "1"},
+		{addr: "[::1]:6379"}:                   {"REDIS_HOST": "::1"},
+		{addr: "[::2]:6379"}:                   {"REDIS_HOST": "[::2]"},
+		{addr: "h:6379", db: 3, user: "u", password: "p@", tls: "h"}: {"REDIS_URL": "rediss://u:p%40@h/3"},
+		{addr: "/run/redis", db: 1}:                                  {"REDIS_URL": "unix:///run/redis?db=1"},
+		{addr: "x:7", password: "a,b"}:                               {"REDIS_URL": "redis://:a,b@x:7"},
+		{addr: "localhost:6379"}:                                     {"REDIS_URL": "redis://"},
+
+		{addr: "cluster a:1 b:5 [::1]:5"}:                        {"REDIS_HOST": "a:1, b,::1", "REDIS_PORT": "5"},
+		{addr: "cluster a:1 [::1]:2", user: "u", password: "p@"}: {"REDIS_URL": "redis://u:p%40@a:1,[::1]:2"},
+		{addr: "cluster a:6379 b:2", tls: "-", pool: 7}:          {"REDIS_URL": "rediss://a,b:2?pool_size=7"},
+
+		{addr: "main a:26379"}:                           {"REDIS_HOST": "a", "REDIS_SENTINEL_MASTER": "main"},
+		{addr: "main a:5 b:1", db: 2, password: "p"}:     {"REDIS_HOST": "a,b:1", "REDIS_PORT": "5", "REDIS_DB": "2", "REDIS_PASSWORD": "p", "REDIS_SENTINEL_MASTER": "main"},
+		{addr: "main a:1 b:26379", db: 3, password: "p"}: {"REDIS_URL": "redis://:p@a:1,b/3", "REDIS_SENTINEL_MASTER": "main"},
+		{addr: "main [::1]:26379"}:                       {"REDIS_URL": "redis://[::1]", "REDIS_SENTINEL_MASTER": "main"},
 	} {
 		s, err := parse(t, env)
 		require.NoError(t, err)
-		options, err := s.redisSettings.options()
-		require.NoError(t, err)
-		require.Equal(t, want, target(options))
+		place, err := s.place()
+		require.NoError(t, err, env)
+		require.Equal(t, want, target(place))
 	}
 }
 
@@ -246,11 +265,27 @@ type redisTarget struct {
 	addr           string
 	db             int
 	user, password string
-	tls            bool
+	tls            string // the server's name, - for each its own
+	pool           int
 }
 
-func target(o *redis.Options) redisTarget {
-	return redisTarget{o.Addr, o.DB, o.Username, o.Password, o.TLSConfig != nil}
+func target(p *redisPlace) redisTarget {
+	secured := func(c *tls.Config) string {
+		if c == nil {
+			return ""
+		}
+		return cmp.Or(c.ServerName, "-")
+	}
+	switch {
+	case p.sentinel != nil:
+		o := p.sentinel
+		return redisTarget{o.MasterName + " " + strings.Join(o.SentinelAddrs, " "), o.DB, o.Username, o.Password, secured(o.TLSConfig), o.PoolSize}
+	case p.cluster != nil:
+		o := p.cluster
+		return redisTarget{"cluster " + strings.Join(o.Addrs, " "), 0, o.Username, o.Password, secured(o.TLSConfig), o.PoolSize}
+	}
+	o := p.one
+	return redisTarget{o.Addr, o.DB, o.Username, o.Password, secured(o.TLSConfig), o.PoolSize}
 }
 
 func TestHelp(t *testing.T) {

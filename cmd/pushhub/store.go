@@ -36,22 +36,24 @@ type store struct {
 // awayFor is how long Redis may be away before /health says so.
 const awayFor = 5 * time.Second
 
-// openStore opens the log, in Redis or, without options, in memory.
-func openStore(logger zerolog.Logger, clean *cleanups, options *redis.Options, limits limitSettings, mapping ingest.Mapping) (*store, error) {
+// openStore opens the log, in Redis or, without a place, in memory.
+func openStore(logger zerolog.Logger, clean *cleanups, place *redisPlace, limits limitSettings, mapping ingest.Mapping) (*store, error) {
 	s := &store{logger: logger}
-	if options == nil {
+	if place == nil {
 		log := memlog.New(memlog.Options{Retention: limits.retention()})
 		clean.add("log", func() error { log.Close(); return nil })
 		logger.Info().Msg("no Redis is configured: the log is in memory, for this one instance, and ends with it")
 		s.log = log
 		return s, nil
 	}
-	log, err := redislog.Open(redislog.Options{Redis: options, Wrap: quiet.Conn, Retention: limits.retention(), OnState: s.changed})
+	options := place.log()
+	options.Wrap, options.Retention, options.OnState = quiet.Conn, limits.retention(), s.changed
+	log, err := redislog.Open(options)
 	if err != nil {
 		return nil, wrong("REDIS_URL", "%w", err)
 	}
 	clean.add("log", log.Close)
-	logger.Info().Str("redis", options.Addr).Int("db", options.DB).Msg("the log is in Redis")
+	logger.Info().Msg("the log is in " + place.String())
 	s.log, s.redis = log, log
 	s.mapping, s.maxBytes = mapping, int(limits.MaxEventBytes)
 	return s, nil

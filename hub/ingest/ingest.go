@@ -293,6 +293,8 @@ func (e ear) Marked() {
 		g.since = time.Now()
 		g.stats.Ready.Store(true)
 		g.hasten()
+		// Who has listened the longest has to be the first to lead.
+		time.AfterFunc(g.pace.settled, g.hasten)
 	}
 }
 

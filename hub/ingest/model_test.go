@@ -73,7 +73,7 @@ func (w *world) tell(format string, args ...any) { fmt.Fprintf(&w.story, format+
 
 func (w *world) join() {
 	g := New(Options{Log: w.log, MaxBytes: 64 << 10})
-	g.pace.lookBack = 0
+	g.pace.lookBack, g.pace.settled, g.pace.tick = 0, 0, 0 // when to look is the model's to say
 	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1}
 	w.peers = append(w.peers, p)
 	w.connect(p)
@@ -130,7 +130,7 @@ func (w *world) read(p *peer, n int) {
 			p.heard = append(p.heard, i)
 			event := protocol.Publication{Topic: "a", Type: "t", Data: []byte(strconv.Itoa(i.number))}
 			name := redislog.RawName{Mark: p.mark, Pattern: pattern, N: p.count}
-			require.True(w.t, p.g.take(i.tenant, message{redislog.Raw{Name: name, Event: event}, time.Now()}))
+			require.True(w.t, p.g.take(i.tenant, redislog.Raw{Name: name, Event: event}))
 		}
 	}
 }

@@ -25,7 +25,7 @@ type queue struct {
 // message is one that was heard.
 type message struct {
 	redislog.Raw
-	at time.Time
+	due time.Time // when it is looked for, unless this instance leads
 }
 
 func (m *message) size() int { return cap(m.Event.Data) + overhead }
@@ -54,7 +54,7 @@ func (e ear) Message(name redislog.RawName, channel string, payload []byte) {
 		g.drop("a raw message was dropped", channel, err)
 		return
 	}
-	if !g.take(tenant, message{redislog.Raw{Name: name, Event: event}, time.Now()}) {
+	if !g.take(tenant, redislog.Raw{Name: name, Event: event}) {
 		g.warn("too many raw messages wait: new ones are given up", nil)
 	}
 }
@@ -66,11 +66,17 @@ func (g *Ingester) drop(what, channel string, err error) {
 	}
 }
 
-// take has a message wait, unless too much does.
-func (g *Ingester) take(tenant string, m message) bool {
+// take has a message wait, unless too much does. What comes in the first seconds of
+// a connection is left to those who have heard what came before it, until this
+// instance could lead itself: else it might be appended before that.
+func (g *Ingester) take(tenant string, raw redislog.Raw) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unheard = 0
+	m := message{raw, time.Now().Add(g.pace.lookBack)}
+	if first := g.since.Add(g.pace.settled + 3*g.pace.tick); m.due.Before(first) {
+		m.due = first
+	}
 	if g.held+m.size() > g.most {
 		g.stats.Lost.Add(1)
 		return false
@@ -118,7 +124,7 @@ func (g *Ingester) due(q *queue) int {
 		if bytes += m.size(); n > 0 && bytes > 16*g.opts.MaxBytes {
 			break
 		}
-		if !g.leading && time.Since(m.at) < g.pace.lookBack {
+		if !g.leading && time.Now().Before(m.due) {
 			break
 		}
 	}

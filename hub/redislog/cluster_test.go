@@ -149,7 +149,7 @@ func TestMarksMove(t *testing.T) {
 	c := startCluster(t)
 	l := c.open(t, nil, nil)
 	e := listenTo(t, l, 100, "a:*")
-	e.begin(t, l)
+	e.begin()
 	say := func(want string) {
 		for node := range c.nodes { // from wherever it is said
 			c.do(t, node, "PUBLISH", "a:b", "x")
@@ -173,7 +173,7 @@ func TestMarksMove(t *testing.T) {
 	setMark(t, l)
 	require.ErrorIs(t, <-e.ended, errElsewhere)
 	e = listenTo(t, l, 100, "a:*")
-	e.begin(t, l)
+	e.begin()
 	say(`a:* %d a:b "x" false`)
 	e.end(t)
 }

@@ -73,6 +73,7 @@ func (l *Log) Publish(ctx context.Context, tenant string, events []protocol.Publ
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w: %w", hub.ErrUnknown, err)
 	}
+	l.servers.acks.note(tenant, cursors)
 	return cursors, nil
 }
 

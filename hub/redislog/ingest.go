@@ -136,7 +136,7 @@ func (l *Log) record(ctx context.Context, tenant string, fields []string) ([]int
 type Claim struct {
 	Owner string
 	Lasts time.Duration // for so long; 0 gives the lease back, if Owner has it
-	Heir  bool          // Owner may take it when it is free; else only if nobody else listens either
+	Heir  bool          // Owner has listened for long enough to have it; else only if nobody else listens either
 	Mark  time.Duration // a mark is set if the last is as old as this
 }
 

@@ -280,6 +280,11 @@ func TestLease(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.False(t, ask(x), "others may have heard more")
+	require.True(t, ask(y))
+	y.Heir = false
+	require.False(t, ask(y), "the same of one who had it, lost its connection, and comes back")
+	y.Heir = true
+	require.False(t, l.Client().HExists(t.Context(), leaseKey, "owner").Val(), "it is free, too")
 	require.NoError(t, again.Close())
 	require.Eventually(t, func() bool { return ask(x) }, 10*time.Second, time.Millisecond, "it is alone again")
 

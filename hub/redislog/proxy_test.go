@@ -11,13 +11,13 @@ import (
 // proxy stands between a log and its Redis, and does what networks do.
 type proxy struct {
 	// fixed after construction
-	target string
-	ln     net.Listener
-	work   sync.WaitGroup // accept and the copying
+	ln   net.Listener
+	work sync.WaitGroup // accept and the copying
 
-	mu    sync.Mutex
-	fate  fate
-	conns map[net.Conn]struct{} // guarded by mu
+	mu     sync.Mutex
+	target string                // guarded by mu
+	fate   fate                  // guarded by mu
+	conns  map[net.Conn]struct{} // guarded by mu
 }
 
 // fate is what happens to bytes that come to the proxy.
@@ -56,13 +56,26 @@ func (p *proxy) set(f fate) {
 	p.fate = f
 }
 
+// turn cuts all connections, and sends new ones to another server.
+func (p *proxy) turn(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+	for c := range p.conns {
+		c.Close()
+	}
+}
+
 func (p *proxy) accept() {
 	for {
 		client, err := p.ln.Accept()
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		server, err := net.Dial("tcp", target)
 		if err != nil {
 			client.Close()
 			continue

@@ -14,7 +14,8 @@ import (
 
 // Ear is what Hear tells. One goroutine calls it.
 type Ear interface {
-	// Subscribed: messages come from now on, and Message after the next mark.
+	// Subscribed: messages come from now on, and Message after the next mark, which
+	// follows at once where Redis allows it.
 	Subscribed()
 	// Marked: a mark came.
 	Marked()
@@ -78,6 +79,7 @@ type hearing struct {
 	server   string // run_id; "" if it does not say
 
 	confirmed int
+	answers   int              // of the script that sets the first mark: yet to come
 	mark      int64            // the last; 0: none came yet
 	counts    map[string]int64 // pattern → messages since the mark
 }
@@ -95,11 +97,51 @@ func (h *hearing) begin(ctx context.Context, at endpoint, nc net.Conn, patterns 
 	if err := h.identify(); err != nil {
 		return err
 	}
-	request := appendCommand(nil, append([]string{"PSUBSCRIBE"}, patterns...)...)
-	if _, err := nc.Write(appendCommand(request, "SUBSCRIBE", leaseKey)); err != nil {
+	if err := h.subscribe(nc, patterns); err != nil {
 		return err
 	}
 	return nc.SetDeadline(time.Time{})
+}
+
+// subscribe subscribes and has a mark set, in one transaction: so all that is heard
+// has a name. Were the mark to come later, what is published before it would be
+// heard by this one in vain, and by nobody if all have just lost their connections.
+// Where Redis refuses that, because it takes no writes or by its ACLs, it only
+// subscribes.
+func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
+	var request []byte
+	for _, p := range patterns {
+		request = appendCommand(request, "PSUBSCRIBE", p) // each with an answer of its own
+	}
+	request = appendCommand(request, "SUBSCRIBE", leaseKey)
+	if _, err := nc.Write(appendCommand(nil, "MULTI")); err != nil {
+		return err
+	}
+	kind, _, err := h.r.line()
+	if err != nil {
+		return err
+	}
+	if kind == '+' {
+		mark := appendCommand(bytes.Clone(request), "EVAL", leaseScript.text, "1", leaseKey, "", "0", "0", "0")
+		if _, err := nc.Write(appendCommand(mark, "EXEC")); err != nil {
+			return err
+		}
+		for range len(patterns) + 3 { // those, the channel, the script, and the header of what EXEC answers
+			var rest []byte
+			if kind, rest, err = h.r.line(); err != nil {
+				return err
+			}
+			if bytes.HasPrefix(rest, []byte("MOVED ")) {
+				return errElsewhere
+			}
+		}
+		if kind == '*' { // what follows is as if they had been sent one by one
+			h.answers = 1
+			return nil
+		}
+	}
+	_, err = nc.Write(request)
+	return err
 }
 
 // identify reads the answer to INFO server, which may be forbidden.
@@ -126,6 +168,10 @@ func (h *hearing) read() error {
 	kind, rest, err := h.r.line()
 	if err != nil {
 		return err
+	}
+	if h.answers > 0 && (kind == ':' || kind == '-') {
+		h.answers--
+		return nil
 	}
 	if kind == '-' {
 		return fmt.Errorf("%w: %s", errRefused, rest)

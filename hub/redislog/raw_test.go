@@ -40,11 +40,9 @@ func listenTo(t *testing.T, l *Log, max int, patterns ...string) *listener {
 	return e
 }
 
-// begin waits until it is subscribed, and sets a mark.
-func (e *listener) begin(t *testing.T, l *Log) {
-	t.Helper()
+// begin waits until it is subscribed, and has the mark that is set with that.
+func (e *listener) begin() {
 	<-e.subscribed
-	setMark(t, l)
 	<-e.marks
 }
 
@@ -67,11 +65,8 @@ func TestHear(t *testing.T) {
 		require.NoError(t, l.Client().Publish(t.Context(), channel, payload).Err())
 	}
 	e := listenTo(t, l, 100, "a:*", "*:b", "?:c")
-	<-e.subscribed
+	e.begin()
 	require.Equal(t, int64(3), l.Client().PubSubNumPat(t.Context()).Val())
-	say("a:a", "before the first mark it has no name")
-	setMark(t, l)
-	<-e.marks
 	garbage := string([]byte{0, 13, 10, 255, '$', '*', '-', 13, 10})
 	hundred, more := strings.Repeat("x", 100), strings.Repeat("y", 101)
 	for _, m := range [][2]string{{"a:a", "1"}, {"b:b", "2"}, {"other", "3"}, {"a:" + garbage, garbage}, {"a:", ""}, {"a:a", hundred}, {"a:a", more}, {"a:" + strings.Repeat("z", maxShort), "4"}, {"b:c", "5"}} {
@@ -93,11 +88,40 @@ func TestHear(t *testing.T) {
 	require.Eventually(t, func() bool { return l.Client().PubSubNumPat(t.Context()).Val() == 0 }, 20*time.Second, time.Millisecond)
 }
 
+// Where no mark can be set with the subscription, what comes before the next one
+// has no name.
+func TestHearWithoutAMark(t *testing.T) {
+	server := logtest.StartRedis(t)
+	admin := openAt(t, server.Addr())
+	say := func(payload string) {
+		require.NoError(t, admin.Client().Publish(t.Context(), "a", payload).Err())
+	}
+	for name, without := range map[string][]any{
+		"transactions": {"-multi"}, "scripts": {"-eval"}, "writes": {"-hset"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rule := append([]any{"ACL", "SETUSER", name, "on", ">p", "~*", "&*", "+@all"}, without...)
+			require.NoError(t, admin.Client().Do(t.Context(), rule...).Err())
+			l, err := Open(Options{Redis: &redis.Options{Addr: server.Addr(), Username: name, Password: "p"}, Retention: admin.retention})
+			require.NoError(t, err)
+			t.Cleanup(func() { l.Close() })
+			e := listenTo(t, l, 100, "a")
+			<-e.subscribed
+			say("lost")
+			setMark(t, admin)
+			<-e.marks
+			say("heard")
+			require.Equal(t, `a 1 a "heard" false`, <-e.came)
+			e.end(t)
+		})
+	}
+}
+
 // All who listen come to the same names, whenever they began.
 func TestNames(t *testing.T) {
 	l := openAt(t, logtest.StartRedis(t).Addr())
 	a := listenTo(t, l, 100, "a:*", "b:*")
-	a.begin(t, l)
+	a.begin()
 	stop := make(chan struct{})
 	said := make(chan error, 1)
 	go func() {
@@ -174,7 +198,7 @@ func hearNames(t *testing.T, l *Log, patterns ...string) *namesOf {
 func TestHearLarge(t *testing.T) {
 	l := openAt(t, logtest.StartRedis(t).Addr())
 	e := listenTo(t, l, 10, "*")
-	e.begin(t, l)
+	e.begin()
 	<-e.came // the mark: it is a message too
 	large := strings.Repeat("x", 3<<20)
 	for i := range 20 {
@@ -202,7 +226,7 @@ func TestHearEnds(t *testing.T) {
 		},
 	} {
 		e := listenTo(t, l, 100, "*")
-		e.begin(t, l)
+		e.begin()
 		end()
 		require.Error(t, <-e.ended, name)
 	}

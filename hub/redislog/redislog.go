@@ -61,6 +61,7 @@ func open(opts Options, p pace) (*Log, error) {
 		l.oldest = max(l.oldest, rule.Age)
 	}
 	l.live = newLive(s, opts.OnState, p)
+	l.live.work.Go(func() { l.check(l.live.ctx) })
 	l.close = sync.OnceValue(func() error {
 		l.live.close()
 		return s.client.Close()

@@ -31,6 +31,7 @@ type servers struct {
 	client  redis.UniversalClient
 	single  *redis.Client        // nil for a Cluster
 	cluster *redis.ClusterClient // else nil
+	acks    *acks
 	off     rule
 }
 
@@ -44,7 +45,7 @@ func newServers(o Options) (*servers, error) {
 	if given != 1 {
 		return nil, errors.New("redis: exactly one of a server, a Sentinel and a Cluster must be given")
 	}
-	s := &servers{off: o.off}
+	s := &servers{acks: newAcks(), off: o.off}
 	retries := -1
 	if s.off.has(ruleOnce) {
 		retries = 3
@@ -88,14 +89,14 @@ func newServers(o Options) (*servers, error) {
 		opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		opt.NewClient = func(opt *redis.Options) *redis.Client {
 			c := redis.NewClient(opt)
-			c.AddHook(dialHook{})
+			c.AddHook(dialHook{s.acks})
 			return c
 		}
 		s.cluster = redis.NewClusterClient(&opt)
 		s.client = s.cluster
 		return s, nil
 	}
-	s.single.AddHook(dialHook{})
+	s.single.AddHook(dialHook{s.acks})
 	s.client = s.single
 	return s, nil
 }
@@ -127,17 +128,19 @@ func (s *servers) mapIsOld() {
 // errNotSent marks an error before anything was sent.
 var errNotSent = errors.New("nothing was sent")
 
-// dialHook marks the errors of connecting: with TLS or Sentinel nothing else
-// tells them from those of a command that is under way.
-type dialHook struct{}
+// dialHook tells acks of each new connection, and marks the errors of connecting:
+// with TLS or Sentinel nothing else tells them from those of a command that is
+// under way.
+type dialHook struct{ acks *acks }
 
-func (dialHook) DialHook(next redis.DialHook) redis.DialHook {
+func (h dialHook) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := next(ctx, network, addr)
 		if err != nil {
 			// Two causes, so that go-redis does not unwrap the mark away.
 			return nil, fmt.Errorf("%w: %w", errNotSent, err)
 		}
+		signal(h.acks.dialed)
 		return conn, nil
 	}
 }

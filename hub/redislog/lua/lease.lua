@@ -1,8 +1,8 @@
 -- Takes, keeps or gives back the lease of the ingest, and sets marks in the stream
 -- of raw messages. KEYS[1]: a hash: owner, until (ms), mark (µs). ARGV: owner, how
--- long the lease lasts (ms; 0: give it back), 1 if the owner may take it from
--- another who let it end, or 0: only if nobody else listens, and how old the last
--- mark must be for a new one (µs). Gives 1 if the owner has the lease, else 0.
+-- long the lease lasts (ms; 0: give it back), 1 if the owner has listened for long
+-- enough to have it, or 0: only if nobody else listens, and how old the last mark
+-- must be for a new one (µs). Gives 1 if the owner has the lease, else 0.
 --
 -- A mark is a message on the channel that has the name of the key: a number that
 -- no other mark has, and which server it comes from. Redis sends it to all who
@@ -15,16 +15,15 @@ local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
 local mine, ends, mark = h[1] == ARGV[1], tonumber(h[2]) or 0, tonumber(h[3]) or 0
 local lasts, every = tonumber(ARGV[2]), tonumber(ARGV[4])
+local may = lasts > 0 and (ARGV[3] == '1' or redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] <= 1)
 local has = 0
 
-if lasts == 0 then
-  if mine then
-    redis.call('HDEL', KEYS[1], 'owner', 'until')
-  end
-elseif mine or ((ends <= now or ends - now > lasts) -- the latter: the clock was set back
-  and (ARGV[3] == '1' or redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] <= 1)) then
+if may and (mine or ends <= now or ends - now > lasts) then -- the latter: the clock was set back
   redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', int(now + lasts))
   has = 1
+elseif mine and not may then
+  -- It had its connection broken, and has not heard what others have.
+  redis.call('HDEL', KEYS[1], 'owner', 'until')
 end
 if us - mark >= every or us < mark then
   mark = math.max(mark + 1, us)

@@ -28,10 +28,16 @@ end
 -- latter). It is compared here, in the script, so that nobody can take a seq
 -- before the new epoch has begun. Where INFO is forbidden, what the caller knows
 -- to have been reached is all there is.
-local function life(fresh, known_epoch, known_seq)
+--
+-- A primary that was replaced may go on for a while and acknowledge what is lost
+-- with it, to callers that have not heard: also after the new epoch has been
+-- announced. Who was told of a cursor of the epoch before gives how long ago that
+-- was, in known_age (ms): what lies beyond the base, and came after the new epoch
+-- had begun, needs another.
+local function life(fresh, known_epoch, known_seq, known_age)
   local info = pcall('INFO', 'replication')
   local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
-  local m = call('HMGET', META, 'epoch', 'prev_epoch', 'base', 'seq', 'floor', 'run', 'expires')
+  local m = call('HMGET', META, 'epoch', 'prev_epoch', 'base', 'seq', 'floor', 'run', 'expires', 'born')
   local time = call('TIME')
   local t = {
     epoch = m[1], prev_epoch = m[2] or '',
@@ -45,9 +51,11 @@ local function life(fresh, known_epoch, known_seq)
     local top = call('ZREVRANGE', INDEX, 0, 0, 'WITHSCORES')
     t.seq = tonumber(top[2]) or 0
     t.epoch, t.prev_epoch, t.base, t.floor, t.changed = fresh, '', t.seq, t.seq, true
-  elseif m[6] ~= run or (t.epoch == known_epoch and known_seq > t.seq) then
+  elseif m[6] ~= run or (t.epoch == known_epoch and known_seq > t.seq)
+    or (known_age and t.prev_epoch == known_epoch and known_seq > t.base and known_age <= t.now - (tonumber(m[8]) or t.now)) then
     t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq, true
   end
+  t.born = t.changed and t.now or tonumber(m[8]) or t.now
   if t.floor < t.seq and call('EXISTS', INDEX) == 0 then
     t.floor = t.seq
   end
@@ -91,7 +99,7 @@ local function commit(t, n, keep)
   end
   if t.changed or t.renew then
     call('HSET', META, 'epoch', t.epoch, 'prev_epoch', t.prev_epoch, 'base', int(t.base),
-      'seq', int(t.seq + n), 'floor', int(t.floor), 'run', t.run, 'expires', int(t.expires))
+      'seq', int(t.seq + n), 'floor', int(t.floor), 'run', t.run, 'expires', int(t.expires), 'born', int(t.born))
   else
     call('HSET', META, 'seq', int(t.seq + n), 'floor', int(t.floor))
   end

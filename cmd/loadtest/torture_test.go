@@ -1,0 +1,73 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/loadtest/history"
+	"github.com/pushhub/pushhub/loadtest/torture"
+)
+
+// TestTorture is a short schedule: an instance dies, Redis restarts, cuts connections
+// and forgets everything. No event is lost in silence, and the history proves it:
+// without one of its deliveries it does not.
+func TestTorture(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	past, account := filepath.Join(dir, "history"), filepath.Join(dir, "account")
+	var out, said bytes.Buffer
+	got := runWith(t, &out, &said, "torture", "--server", hub(t), "--readers", "40", "--duration", "12s", "--seed", "1",
+		"--faults", "kill,cut-pubsub,redis-restart,redis-flush", "--history", past, "--json", account)
+	require.Zero(t, got, "%s%s", &said, &out)
+	var a history.Account
+	b, err := os.ReadFile(account)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(b, &a))
+	require.GreaterOrEqual(t, a.Faults, 3)
+	for what, n := range map[string]int{"published": a.Published, "delivered": a.Delivered, "gaps": a.Gaps, "drops": a.Drops, "recoveries": a.Recovery.Count} {
+		require.Positive(t, n, what)
+	}
+
+	out.Reset()
+	require.Zero(t, runWith(t, &out, &said, "verify", past), "%s", &out)
+	b, err = os.ReadFile(past)
+	require.NoError(t, err)
+	lines := strings.SplitAfter(string(b), "\n")
+	for i := len(lines) - 1; ; i-- {
+		if strings.Contains(lines[i], `"kind":"event","reader":1,`) {
+			lines[i] = ""
+			break
+		}
+	}
+	require.NoError(t, os.WriteFile(past, []byte(strings.Join(lines, "")), 0o600))
+	out.Reset()
+	require.Equal(t, 1, runWith(t, &out, &said, "verify", past))
+	require.Contains(t, out.String(), "reader 1 never got")
+}
+
+func TestTortureUsage(t *testing.T) {
+	t.Parallel()
+	for _, redis := range []string{torture.Standalone, torture.Sentinel, torture.Cluster} {
+		require.Contains(t, torture.Faults(redis), "kill")
+	}
+	var out, said bytes.Buffer
+	require.Zero(t, runWith(t, &out, &said, "torture", "--list"))
+	require.Contains(t, out.String(), "zombie")
+	require.Equal(t, 2, runWith(t, &out, &said, "torture", "--hubs", "1"))
+	require.Equal(t, 1, runWith(t, &out, &said, "torture", "--server", "x", "--faults", "slot-move"))
+	require.Contains(t, said.String(), `no fault "slot-move"`)
+	require.Equal(t, 1, runWith(t, &out, &said, "verify", filepath.Join(t.TempDir(), "none")))
+}
+
+func runWith(t *testing.T, out, said *bytes.Buffer, args ...string) int {
+	t.Helper()
+	return run(t.Context(), args, out, said)
+}

@@ -1,0 +1,99 @@
+package redislog
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/pushhub/pushhub/hub"
+	"github.com/pushhub/pushhub/hub/logtest"
+	"github.com/pushhub/pushhub/protocol"
+)
+
+// A primary that was replaced goes on for a while. What it acknowledges after the
+// new one has begun its epoch, and announced that, begins another; what it
+// acknowledged before that does not.
+func TestSplitBrain(t *testing.T) {
+	t.Parallel()
+	for name, late := range map[string]bool{"acknowledged before the new epoch": false, "after it": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old := logtest.StartRedis(t)
+			host, port, err := net.SplitHostPort(old.Addr())
+			require.NoError(t, err)
+			next := logtest.StartRedis(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0")
+			network := newProxy(t, old.Addr())
+			l, there := openAt(t, network.addr()), openAt(t, next.Addr())
+			first := publish(t, l, "t", event("a", 1))
+			require.EqualValues(t, 1, admin(t, old, "WAIT", 1, 20_000))
+
+			admin(t, next, "REPLICAOF", "NO", "ONE")
+			lose := func() protocol.Cursor { return publish(t, l, "t", event("a", 2), event("b", 3))[1] }
+			if !late {
+				lose()
+				time.Sleep(time.Second) // what a call takes counts as if it had come later
+			}
+			second := publish(t, there, "t", event("a", 4))
+			require.NotEqual(t, first[0].Epoch, second[0].Epoch)
+			if late {
+				time.Sleep(5 * time.Millisecond) // times are in whole ms
+				require.Equal(t, first[0].Epoch, lose().Epoch)
+			}
+			network.turn(next.Addr())
+
+			third := publishSoon(t, l, event("a", 5)) // it is connected, which wakes the check
+			require.Equal(t, second[0].Epoch, third.Epoch)
+			checked := func() bool {
+				v := look(t, there, "t", hub.Query{})
+				return v.Epoch != second[0].Epoch && v.PrevEpoch == second[0].Epoch && v.Base == 3
+			}
+			if late {
+				require.Eventually(t, checked, 20*time.Second, 10*time.Millisecond)
+			} else {
+				for of, it := range l.servers.acks.recent() {
+					require.NoError(t, l.touch(t.Context(), of, it))
+				}
+				require.False(t, checked())
+			}
+		})
+	}
+}
+
+// publishSoon publishes as soon as there is a server again.
+func publishSoon(t *testing.T, l *Log, p protocol.Publication) (at protocol.Cursor) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		ids, err := l.Publish(t.Context(), "t", []protocol.Publication{p})
+		if err != nil {
+			return false
+		}
+		at = ids[0]
+		return true
+	}, 20*time.Second, 10*time.Millisecond)
+	return at
+}
+
+// What is kept of acknowledgements is the newest, for a minute.
+func TestAcks(t *testing.T) {
+	t.Parallel()
+	a := newAcks()
+	at := func(epoch string, seq uint64) protocol.Cursor { return protocol.Cursor{Epoch: epoch, Seq: seq} }
+	a.note("t", []protocol.Cursor{at("old", 2), at("e", 7), at("e", 3)})
+	a.note("t", []protocol.Cursor{at("e", 5)})
+	a.note("t", []protocol.Cursor{at("f", 6)})
+	a.note("u", []protocol.Cursor{at("e", 1)})
+	seqs := map[life]uint64{}
+	for of, it := range a.recent() {
+		seqs[of] = it.seq
+	}
+	require.Equal(t, map[life]uint64{{"t", "e"}: 7, {"t", "f"}: 6, {"u", "e"}: 1}, seqs)
+	for of, it := range a.newest {
+		it.at = it.at.Add(-2 * ackAge)
+		a.newest[of] = it
+	}
+	a.prune = 0
+	a.note("v", []protocol.Cursor{at("e", 1)})
+	require.Len(t, a.newest, 1)
+}

@@ -1,0 +1,167 @@
+package history
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// story is a history that is told line by line, a millisecond each.
+type story struct {
+	b  bytes.Buffer
+	at time.Duration
+}
+
+func (s *story) tell(records ...Record) *story {
+	for _, r := range records {
+		s.at += time.Millisecond
+		r.At = int64(s.at)
+		b, _ := json.Marshal(r)
+		s.b.Write(append(b, '\n'))
+	}
+	return s
+}
+
+// begin has two topics and a reader of both, subscribed.
+func begin() *story {
+	return new(story).tell(
+		Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Topic, Topic: "t/jobs.1", Keyed: true},
+		Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a", "jobs.>"}},
+		Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"})
+}
+
+func published(topic string, n int, id string) []Record {
+	return []Record{{Kind: Publish, Topic: topic, N: n}, {Kind: Ack, Topic: topic, N: n, ID: id}}
+}
+
+func got(topic string, n int, id string) Record {
+	return Record{Kind: Event, Reader: 1, Topic: topic, N: n, ID: id}
+}
+
+func gap(topic, why string) Record { return Record{Kind: Gap, Reader: 1, Topic: topic, Why: why} }
+
+func (s *story) check(t *testing.T) *Account {
+	t.Helper()
+	a, err := Check(&s.b)
+	require.NoError(t, err)
+	return a
+}
+
+// three are the first three events of a topic.
+func three(topic string) []Record {
+	var all []Record
+	for n, id := range []string{"e-1", "e-2", "e-3"} {
+		all = append(all, published(topic, n+1, id)...)
+	}
+	return all
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	final := published("t/jobs.1", 2, "e-2")
+	final[0].Final = true
+	for name, c := range map[string]struct {
+		told []Record
+		want Account // of what is counted but the published
+	}{
+		"all arrive":       {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3")), Account{Delivered: 3}},
+		"one is lost":      {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3")), Account{Delivered: 2, Lost: 1}},
+		"the last is lost": {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 2, "e-2")), Account{Delivered: 2, Lost: 1}},
+		"all are lost":     {three("t/a"), Account{Lost: 3}},
+		"twice":            {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3"), Record{Kind: Open, Reader: 1}, got("t/a", 3, "e-3")), Account{Delivered: 4, Twice: 1}},
+		"out of order":     {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), Record{Kind: Open, Reader: 1}, got("t/a", 2, "e-2")), Account{Delivered: 3, Disorder: 1}},
+		"an id goes back":  {append(append(published("t/a", 1, "e-2"), published("t/jobs.1", 1, "e-1")...), got("t/a", 1, "e-2"), got("t/jobs.1", 1, "e-1")), Account{Delivered: 2, Disorder: 1}},
+		"an id is below where it subscribed": {append(published("t/a", 1, "e-5"), Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-7"}, got("t/a", 1, "e-5")),
+			Account{Delivered: 1, Disorder: 1}},
+		"a gap":               {append(three("t/a"), got("t/a", 1, "e-1"), gap("a", "expired"), got("t/a", 3, "e-3")), Account{Delivered: 2, Gaps: 1, Announced: 1}},
+		"a gap of a pattern":  {append(three("t/jobs.1"), got("t/jobs.1", 1, "e-1"), gap("jobs.>", "expired")), Account{Delivered: 1, Gaps: 1, Announced: 2}},
+		"a gap of another":    {append(three("t/a"), got("t/a", 1, "e-1"), gap("jobs.>", "expired"), got("t/a", 3, "e-3")), Account{Delivered: 2, Gaps: 1, Lost: 1}},
+		"a gap too early":     {append([]Record{gap("a", "expired")}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"))...), Account{Delivered: 2, Gaps: 1, Lost: 1}},
+		"a gap too late":      {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "expired")), Account{Delivered: 2, Gaps: 1, Lost: 1}},
+		"a gap of an epoch":   {append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "f-3"), got("t/a", 4, "f-3"))...), Account{Delivered: 1, Gaps: 1, Announced: 3}},
+		"in the epoch itself": {append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "e-4"), got("t/a", 4, "e-4"))...), Account{Delivered: 1, Gaps: 1, Lost: 3}},
+		"again after a gap of an epoch": {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3"), gap("a", "epoch"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3")),
+			Account{Delivered: 5, Again: 2, Gaps: 1}},
+		"late, with two primaries": {append([]Record{{Kind: Fault, Two: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
+			Account{Delivered: 2, Faults: 1, Gaps: 1, Late: 1}},
+		"late, with one": {append([]Record{{Kind: Fault}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
+			Account{Delivered: 2, Faults: 1, Gaps: 1, Lost: 1}},
+		"conflated":             {append(three("t/jobs.1"), got("t/jobs.1", 3, "e-3")), Account{Delivered: 1, Conflated: 2}},
+		"the newest of a key":   {append(three("t/jobs.1"), got("t/jobs.1", 1, "e-1")), Account{Delivered: 1, Conflated: 1, Lost: 1}},
+		"a final one":           {append(append(published("t/jobs.1", 1, "e-1"), final...), append(published("t/jobs.1", 3, "e-3"), got("t/jobs.1", 3, "e-3"))...), Account{Delivered: 1, Conflated: 1, Lost: 1}},
+		"nobody knows":          {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, Account{Unknown: 1}},
+		"unknown, and it came":  {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}, got("t/a", 1, "e-1")}, Account{Unknown: 1, Delivered: 1}},
+		"unknown, and too late": {append([]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, append(published("t/a", 2, "e-2"), got("t/a", 2, "e-2"), Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"))...), Account{Unknown: 1, Delivered: 2, Disorder: 1}},
+		"heard by nobody":       {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unheard, Topic: "t/a", N: 1}}, Account{Unheard: 1}},
+		"never published":       {[]Record{got("t/a", 1, "e-1")}, Account{Delivered: 1, Strange: 1}},
+		"of another tenant":     {append([]Record{{Kind: Topic, Topic: "u/a"}}, append(published("u/a", 1, "e-1"), got("u/a", 1, "e-1"))...), Account{Delivered: 1, Strange: 1}},
+		"of no wish":            {append([]Record{{Kind: Topic, Topic: "t/b"}}, append(published("t/b", 1, "e-1"), got("t/b", 1, "e-1"))...), Account{Delivered: 1, Strange: 1}},
+		"one id, two events":    {append(published("t/a", 1, "e-1"), append(published("t/jobs.1", 1, "e-1"), got("t/a", 1, "e-1"), Record{Kind: Open, Reader: 1}, got("t/jobs.1", 1, "e-1"))...), Account{Delivered: 2, Strange: 3}},
+		"it gives up":           {[]Record{{Kind: GaveUp, Reader: 1}}, Account{GaveUp: 1}},
+		"it does not come back": {[]Record{{Kind: Drop, Reader: 1}}, Account{Drops: 1, Wrong: 1}},
+		"it comes back":         {append(published("t/a", 1, "e-1"), Record{Kind: Drop, Reader: 1}, Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"), Record{Kind: Subscribed, Reader: 1, ID: "e-1"}), Account{Drops: 1, Delivered: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := begin().tell(c.told...).check(t)
+			problems := len(a.Problems) > 0
+			require.Equal(t, a.Failed(), problems, a.Problems)
+			want := c.want
+			want.Readers, want.Seconds, want.Published, want.Acknowledged = 1, a.Seconds, a.Published, a.Acknowledged
+			want.Recovery, want.Outage, want.Delay, want.Connects, want.Problems = a.Recovery, a.Outage, a.Delay, a.Connects, a.Problems
+			require.Equal(t, &want, a)
+		})
+	}
+}
+
+// What was there before a reader came it is not owed, and may have twice while it
+// was never subscribed.
+func TestCheckBeforeSubscribed(t *testing.T) {
+	t.Parallel()
+	a := new(story).tell(Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a"}}).
+		tell(three("t/a")...).
+		tell(Record{Kind: Open, Reader: 1}, got("t/a", 2, "e-2"), Record{Kind: Drop, Reader: 1}, Record{Kind: Open, Reader: 1},
+			got("t/a", 2, "e-2"), Record{Kind: Subscribed, Reader: 1, ID: "e-3"}).
+		tell(published("t/a", 4, "e-4")...).tell(got("t/a", 4, "e-4")).check(t)
+	require.False(t, a.Failed(), a.Problems)
+	require.Equal(t, Times{Count: 1, P50: 3, P99: 3, Max: 3}, a.Recovery)
+	require.Equal(t, []int{2}, a.Connects)
+}
+
+func TestCheckRefuses(t *testing.T) {
+	t.Parallel()
+	for _, bad := range []string{
+		"x", `{"kind":"x"}`, `{"kind":"event","reader":1}`, `{"kind":"event"}`, `{"kind":"publish","topic":"t/a"}`,
+		`{"kind":"reader","reader":2}`, `{"at":2,"kind":"healed"}` + "\n" + `{"at":1,"kind":"healed"}`,
+		`{"kind":"topic","topic":"t/a"}` + "\n" + `{"kind":"publish","topic":"t/a","n":2}`,
+		`{"kind":"topic","topic":"t/a"}` + "\n" + `{"kind":"ack","topic":"t/a","n":1}`,
+	} {
+		_, err := Check(strings.NewReader(bad))
+		require.ErrorContains(t, err, "line ", bad)
+	}
+}
+
+func TestWriter(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	w := NewWriter(&b)
+	w.Add(Record{Kind: Topic, Topic: "t/a"})
+	require.Positive(t, w.Add(Record{Kind: Fault, Why: "x"}))
+	require.NoError(t, w.Flush())
+	a, err := Check(&b)
+	require.NoError(t, err)
+	require.Equal(t, 1, a.Faults)
+}
+
+func FuzzCheck(f *testing.F) {
+	f.Add(begin().tell(three("t/a")...).tell(got("t/a", 2, "e-2"), gap("a", "epoch")).b.Bytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if a, err := Check(bytes.NewReader(b)); err == nil {
+			require.GreaterOrEqual(t, min(a.Lost, a.Announced, a.Conflated, a.Late), 0)
+		}
+	})
+}

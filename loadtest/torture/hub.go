@@ -1,0 +1,158 @@
+package torture
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A hub is one instance, with the network before it and that behind it.
+type hub struct {
+	process
+	front *proxy // clients and publishers come through it
+	back  *proxy // to Redis, where that is one server; else nil
+	addr  string // its own
+}
+
+// The settings of every instance. Retention is long, so that what is missing is
+// not excused by age.
+var hubSettings = []string{
+	"HOST=127.0.0.1", "LOG_LEVEL=warn", "LOG_FORMAT=json", "REDIS_HOST=", "REDIS_SENTINEL_MASTER=",
+	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=4", "DRAIN_SECONDS=4", "RETENTION=>:100000/1h",
+}
+
+// drainTime is what hubSettings say.
+const drainTime = 4 * time.Second
+
+func newHub(name, binary, secret string, db *database, free *ports, log io.Writer) (*hub, error) {
+	port, err := free.take()
+	if err != nil {
+		return nil, err
+	}
+	h := &hub{addr: "127.0.0.1:" + strconv.Itoa(port)}
+	if db.kind == Standalone {
+		through, err := free.take()
+		if err != nil {
+			return nil, err
+		}
+		if h.back, err = newProxy(through, db.nodes[0].addr(), true); err != nil {
+			return nil, err
+		}
+	}
+	through, err := free.take()
+	if err != nil {
+		return nil, err
+	}
+	if h.front, err = newProxy(through, h.addr, false); err != nil {
+		return nil, err
+	}
+	env := append(os.Environ(), "PORT="+strconv.Itoa(port), "JWT_SECRET="+secret)
+	env = append(env, hubSettings...)
+	back := ""
+	if h.back != nil {
+		back = h.back.addr()
+	}
+	env = append(env, db.settings(back)...)
+	h.process = process{name: name, path: binary, args: []string{"serve"}, env: env, log: log}
+	return h, nil
+}
+
+// up starts the instance and waits until it is ready.
+func (h *hub) up(ctx context.Context) error {
+	if err := h.start(); err != nil {
+		return err
+	}
+	return await(ctx, h.name+" is ready", func() bool { return h.status(ctx, "/health") == http.StatusOK })
+}
+
+// Requests to an instance itself, past its front.
+var direct = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+func (h *hub) get(ctx context.Context, path string) (int, []byte) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.addr+path, nil)
+	if err != nil {
+		return 0, nil
+	}
+	res, err := direct.Do(r)
+	if err != nil {
+		return 0, nil
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return 0, nil
+	}
+	return res.StatusCode, b
+}
+
+func (h *hub) status(ctx context.Context, path string) int {
+	status, _ := h.get(ctx, path)
+	return status
+}
+
+// metric sums a metric over its labels.
+func (h *hub) metric(ctx context.Context, name string) (float64, error) {
+	return h.metricWith(ctx, name, "")
+}
+
+// metricWith sums a metric over the labels that contain some text.
+func (h *hub) metricWith(ctx context.Context, name, label string) (sum float64, err error) {
+	status, b := h.get(ctx, "/metrics")
+	if status != http.StatusOK {
+		return 0, errors.New(h.name + " has no metrics")
+	}
+	for line := range bytes.Lines(b) {
+		text := string(line)
+		if rest, ok := strings.CutPrefix(text, name); ok && (rest[0] == ' ' || rest[0] == '{') && strings.Contains(rest, label) {
+			v, err := strconv.ParseFloat(strings.TrimSpace(text[strings.LastIndexByte(text, ' '):]), 64)
+			if err != nil {
+				return 0, err
+			}
+			sum += v
+		}
+	}
+	return sum, nil
+}
+
+func (h *hub) stop() {
+	h.kill()
+	h.front.close()
+	if h.back != nil {
+		h.back.close()
+	}
+}
+
+// A balancer knows which instances there are. Its methods may be called by several
+// goroutines at once.
+type balancer struct {
+	mu  sync.Mutex
+	out map[*hub]bool // guarded by mu; not to be chosen
+	all []*hub
+}
+
+// pick chooses an instance: any that is not out.
+func (b *balancer) pick() *hub {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for range 100 {
+		if h := b.all[rand.IntN(len(b.all))]; !b.out[h] {
+			return h
+		}
+	}
+	return b.all[0]
+}
+
+// take takes an instance out, or puts it back.
+func (b *balancer) take(h *hub, out bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.out[h] = out
+}

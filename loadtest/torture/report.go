@@ -1,0 +1,49 @@
+package torture
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/pushhub/pushhub/loadtest/history"
+)
+
+// Print writes an account for people.
+func Print(out io.Writer, a *history.Account) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(out, "%28s   %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("time", "%.0f s, %d faults", a.Seconds, a.Faults)
+	row("readers", "%d, %d connections ended", a.Readers, a.Drops)
+	row("published", "%d", a.Published)
+	row("acknowledged", "%d", a.Acknowledged)
+	if a.Unknown > 0 {
+		row("of unknown outcome", "%d", a.Unknown)
+	}
+	if a.Unheard > 0 {
+		row("raw, heard by nobody", "%d", a.Unheard)
+	}
+	row("delivered", "%d", a.Delivered)
+	if a.Again > 0 {
+		row("again, behind a gap", "%d", a.Again)
+	}
+	row("conflated", "%d", a.Conflated)
+	row("gaps announced", "%d, which stand for %d events", a.Gaps, a.Announced)
+	if a.Late > 0 {
+		row("announced late", "%d, acknowledged by a primary that had been replaced", a.Late)
+	}
+	row("lost silently", "%d", a.Lost)
+	row("twice", "%d", a.Twice)
+	row("out of order", "%d", a.Disorder)
+	if a.Strange+a.GaveUp+a.Wrong > 0 {
+		row("otherwise wrong", "%d", a.Strange+a.GaveUp+a.Wrong)
+	}
+	times := func(name string, t history.Times) {
+		row(name, "p50 %.0f  p99 %.0f  max %.0f", t.P50, t.P99, t.Max)
+	}
+	times("connected again, ms", a.Recovery)
+	times("publish to ack, ms", a.Outage)
+	times("publish to reader, ms", a.Delay)
+	for _, p := range a.Problems {
+		fmt.Fprintln(out, p)
+	}
+}
