@@ -136,10 +136,11 @@ func (x *run) start() *instance {
 		panic(err)
 	}
 	of := redislog.Options{Retention: retention}
+	const enough = 1000 // connections: who waits for one does so on a timer that another bubble made
 	if x.Cluster {
-		of.Cluster = &redis.ClusterOptions{Addrs: redissim.Nodes, Dialer: x.redis.Dialer(i.name)}
+		of.Cluster = &redis.ClusterOptions{Addrs: redissim.Nodes, Dialer: x.redis.Dialer(i.name), PoolSize: enough}
 	} else {
-		of.Redis = &redis.Options{Addr: "redis:6379", Dialer: x.redis.Dialer(i.name)}
+		of.Redis = &redis.Options{Addr: "redis:6379", Dialer: x.redis.Dialer(i.name), PoolSize: enough}
 	}
 	l, err := x.Log(of)
 	if err != nil {
