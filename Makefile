@@ -7,7 +7,7 @@ FUZZ    ?= 30s
 TORTURE ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help run build check test deps bench microbench torture fuzz
+.PHONY: help run build check test deps bench microbench torture search fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ torture: build deps ## everything goes wrong, for TORTURE (10m) with each kind o
 
 microbench: ## the Go benchmarks, five times each
 	$(GO) test -run='^$$' -bench=. -benchmem -count=5 ./...
+
+search: ## the search for holes (hub/search), until it finds one; SEARCH_N schedules, from SEED on
+	$(GO) test ./hub -run='TestSearch$$' -v -timeout=0 -search.n=$(or $(SEARCH_N),-1) -search.seed=$(or $(SEED),1)
 
 fuzz: ## every fuzz target for FUZZ (30s) each
 	@for pkg in $$($(GO) list ./...); do \

@@ -93,10 +93,8 @@ func TestLooksTellWhatIsKnown(t *testing.T) {
 func onPipe(t *testing.T, f func(t *testing.T, h *hub.Hub, p *pipe)) {
 	synctest.Test(t, func(t *testing.T) {
 		mem := memlog.New(memlog.Options{})
-		w := newWorld(mem)
+		p := newPipe(mem)
 		synctest.Wait()
-		p := newPipe(w, 0)
-		w.pipes = []*pipe{p}
 		go p.run()
 		h := hub.New(p, hub.Options{})
 		defer func() { h.Close(); p.stop(); mem.Close() }()

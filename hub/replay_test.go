@@ -228,3 +228,26 @@ func TestReplayWithFailures(t *testing.T) {
 	lines, _ := resume(t, h, hub.Want{Pattern: "t.>", Since: first})
 	require.Equal(t, kept(2, all...), lines)
 }
+
+// What was read of a topic before the log forgot it is not chained to what comes
+// after: nothing is lost to who comes fresh.
+func TestForgottenMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		retention, err := hub.ParseRetention(">:100/20s")
+		require.NoError(t, err)
+		log := memlog.New(memlog.Options{Retention: retention})
+		h := hub.New(log, hub.Options{})
+		defer func() { h.Close(); log.Close() }()
+		time.Sleep(35 * time.Second)
+		stay := h.Open("acme", newSink()) // the hub remembers what was read
+		defer stay.Close()
+		publish(t, h, "a", "a", "b")
+		lines, _ := resume(t, h, hub.Want{Pattern: "a", Last: 9})
+		require.Equal(t, []string{"kept a 1", "kept a 2"}, lines)
+		time.Sleep(30 * time.Second) // the log sweeps each minute
+		publish(t, h, "c")
+		publish(t, h, "a")
+		lines, _ = resume(t, h, hub.Want{Pattern: "a", Last: 9})
+		require.Equal(t, []string{"kept a 5"}, lines)
+	})
+}

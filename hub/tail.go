@@ -79,6 +79,10 @@ func (t *tenant) tail(topic string) *tail {
 	}
 	for _, e := range t.ring.after(tl.hi) {
 		if e.Topic == topic {
+			if e.Prev > tl.last { // the log forgot the topic meanwhile, and began anew
+				delete(t.tails, topic)
+				return nil
+			}
 			tl.events = append(tl.events, e)
 			tl.last = e.Cursor.Seq
 		}

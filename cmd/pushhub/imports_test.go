@@ -26,6 +26,8 @@ var edges = []struct {
 	{"hub", []string{"protocol"}, []string{"github.com/redis/", "net/http"}, "the heart declares the log that it needs and knows none"},
 	{"hub/memlog", []string{"hub", "protocol"}, []string{"github.com/redis/"}, "the logs do not know each other"},
 	{"hub/redislog", []string{"hub", "protocol"}, nil, "the logs do not know each other"},
+	{"hub/redislog/redissim", nil, []string{"net/http"}, "a Redis knows nothing of those who use it"},
+	{"hub/search", []string{"hub", "hub/redislog", "hub/redislog/redissim", "protocol"}, nil, "the search is of the hub on the real log"},
 	{"hub/ingest", []string{"hub", "hub/redislog", "protocol"}, nil, "raw channels are Redis's: what brings them in knows that log"},
 	{"hub/logtest", []string{"hub", "protocol"}, nil, "one suite for every log: it knows none"},
 	{"transport", []string{"protocol", "auth", "hub"}, []string{"github.com/redis/"}, "what the world touches works on any log"},

@@ -164,11 +164,17 @@ func (c *conn) requests(quiet bool) ([]byte, error) {
 	var b []byte
 	for _, s := range todo {
 		b = c.request(b, s)
+		if l.servers.off.has(ruleConfirmed) {
+			s.calls.Lock()
+			l.mu.Lock()
+			c.tell(s)
+			s.calls.Unlock()
+		}
 	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(c.asked) > 0 && time.Since(c.asked[0].at) > l.pace.answer {
+	if len(c.asked) > 0 && time.Since(c.asked[0].at) > l.pace.answer && !l.servers.off.has(ruleAnswer) {
 		return nil, errNoAnswer
 	}
 	if (quiet || c.doubted) && len(c.asked) == 0 {
@@ -329,6 +335,7 @@ func (c *conn) confirmed(r *reader, kind requestKind) error {
 	case fits:
 		delete(c.channels, q.sub.channel)
 		c.answered(q.sub)
+	case kind == unsubscribe && s != nil && c.live.servers.off.has(ruleLeft):
 	case kind == unsubscribe && s != nil && c.idle(s):
 		// Of itself Redis says so when the slot has left this primary.
 		c.moved(s, fmt.Errorf("%w: %s", errUnrequested, kind))
@@ -352,7 +359,16 @@ func (c *conn) answered(s *sub) {
 	c.live.mu.Lock()
 	c.asked = c.asked[1:]
 	s.pending--
+	c.tell(s)
+}
+
+// tell tells Covered if it is time to. With the lock of the sub's calls, and with
+// live.mu held, which it gives up.
+func (c *conn) tell(s *sub) {
 	covered := s.pending == 0 && s.subscribed && s.wanted.Load()
+	if off := c.live.servers.off; off.has(ruleEnd | ruleConfirmed | ruleNth) {
+		covered = s.subscribed && s.wanted.Load() && !s.covered && (s.pending == 0 || off.has(ruleConfirmed|ruleNth))
+	}
 	if covered {
 		s.covered, s.telling = true, true
 		c.live.setUp(s)

@@ -256,7 +256,7 @@ func FuzzConn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, said string) {
 		var got counter
 		l := &live{ctx: t.Context(), pace: quick, servers: &servers{}, pauses: map[string]*backoff{}, subs: map[string]*sub{}, wake: make(chan struct{}, 1)}
-		c := newConn(l, endpoint{&redis.Options{}})
+		c := newConn(l, endpoint{Options: &redis.Options{}})
 		s := &sub{tenant: "t", channel: channelT, calls: &l.calls[0], listener: &got, conn: c, subscribed: true, covered: true}
 		s.wanted.Store(true)
 		l.subs["t"], c.subs[s], c.channels[channelT] = s, struct{}{}, s

@@ -10,7 +10,10 @@ import (
 )
 
 // endpoint is a server and how to connect to it.
-type endpoint struct{ *redis.Options }
+type endpoint struct {
+	*redis.Options
+	off rule
+}
 
 // endpoint gives the primary that has a channel.
 func (s *servers) endpoint(ctx context.Context, channel string) (endpoint, error) {
@@ -18,7 +21,7 @@ func (s *servers) endpoint(ctx context.Context, channel string) (endpoint, error
 	if err != nil {
 		return endpoint{}, err
 	}
-	return endpoint{client.Options()}, nil
+	return endpoint{client.Options(), s.off}, nil
 }
 
 // handshake says who we are, and makes sure that this is a primary: a replica
@@ -47,7 +50,7 @@ func handshake(ctx context.Context, at endpoint, nc net.Conn, r *reader, name st
 	if err != nil {
 		return err
 	}
-	if facts["role"] != "master" {
+	if facts["role"] != "master" && !at.off.has(rulePrimary) {
 		return fmt.Errorf("%w: the server is a %s, not a primary", errRefused, facts["role"])
 	}
 	return nc.SetDeadline(time.Time{})

@@ -1,7 +1,9 @@
 package redislog
 
 import (
+	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,6 +72,38 @@ func TestRestart(t *testing.T) {
 			require.Equal(t, again, look(t, l, "t", hub.Query{}), "once is enough")
 		})
 	}
+}
+
+// A primary that was demoted keeps its connections. What it has may be old, and
+// nothing of the epoch shows that: it must not be asked.
+func TestDemotedPrimaryIsNotAsked(t *testing.T) {
+	t.Parallel()
+	old, next := logtest.StartRedis(t), logtest.StartRedis(t)
+	l, there := openAt(t, old.Addr()), openAt(t, next.Addr())
+	publish(t, l, "t", event("a", 1))
+	follow := func(server, primary *logtest.Redis) {
+		client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+		defer client.Close()
+		if primary == nil {
+			require.NoError(t, client.ReplicaOf(t.Context(), "NO", "ONE").Err())
+			return
+		}
+		host, port, err := net.SplitHostPort(primary.Addr())
+		require.NoError(t, err)
+		require.NoError(t, client.ReplicaOf(t.Context(), host, port).Err())
+		require.Eventually(t, func() bool {
+			return strings.Contains(client.Info(t.Context(), "replication").Val(), "master_link_status:up")
+		}, 20*time.Second, 10*time.Millisecond)
+	}
+	follow(next, old)
+	follow(next, nil)
+	publish(t, there, "t", event("a", 2)) // the epoch is of the new primary
+	follow(old, next)
+
+	_, err := l.Look(t.Context(), "t", hub.Query{})
+	require.ErrorIs(t, err, hub.ErrUnavailable)
+	require.ErrorContains(t, err, "READONLY")
+	require.ErrorIs(t, tryPublish(t, l, event("a", 3)), hub.ErrUnavailable)
 }
 
 func TestFlushAll(t *testing.T) {

@@ -384,6 +384,10 @@ func (l *live) release(c *conn, s *sub, why error, notBefore time.Time) {
 	} else {
 		delete(l.subs, s.tenant)
 	}
+	if l.servers.off.has(ruleEnd) {
+		s.covered = lost
+		lost = false
+	}
 	l.mu.Unlock()
 	if lost {
 		s.listener.Lost(s.tenant)

@@ -324,7 +324,7 @@ func TestWatchChurn(t *testing.T) {
 func TestBackoff(t *testing.T) {
 	l := &live{pace: defaultPace, pauses: map[string]*backoff{}}
 	pauseOf := func(madeAt time.Time) time.Duration {
-		c := &conn{at: endpoint{&redis.Options{Addr: "a"}}, madeAt: madeAt}
+		c := &conn{at: endpoint{Options: &redis.Options{Addr: "a"}}, madeAt: madeAt}
 		began := time.Now()
 		l.pauseAfter(c)
 		return l.pauses["a"].until.Sub(began)

@@ -29,6 +29,8 @@ type Options struct {
 	// first when it is there, or not, after Open. Calls come one after the other,
 	// and must not take long. Optional.
 	OnState func(up bool, err error)
+
+	off rule // rules that a test has switched off
 }
 
 // Log is a hub.Log in Redis. Its methods may be called by several goroutines at

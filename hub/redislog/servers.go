@@ -32,6 +32,7 @@ type servers struct {
 	single  *redis.Client        // nil for a Cluster
 	cluster *redis.ClusterClient // else nil
 	acks    *acks
+	off     rule
 }
 
 func newServers(o Options) (*servers, error) {
@@ -44,14 +45,18 @@ func newServers(o Options) (*servers, error) {
 	if given != 1 {
 		return nil, errors.New("redis: exactly one of a server, a Sentinel and a Cluster must be given")
 	}
-	s := &servers{acks: newAcks()}
+	s := &servers{acks: newAcks(), off: o.off}
+	retries := -1
+	if s.off.has(ruleOnce) {
+		retries = 3
+	}
 	switch {
 	case o.Redis != nil:
 		opt := *o.Redis
 		if opt.Addr == "" || opt.StreamingCredentialsProvider != nil {
 			return nil, errors.New("redis: an address is needed, and streaming credentials are not supported")
 		}
-		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = -1, 1, 2, true
+		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = retries, 1, 2, true
 		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = timeouts(opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout)
 		opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		if o.Wrap != nil && opt.Dialer == nil {
@@ -70,7 +75,7 @@ func newServers(o Options) (*servers, error) {
 		if opt.MasterName == "" || len(opt.SentinelAddrs) == 0 || opt.StreamingCredentialsProvider != nil {
 			return nil, errors.New("redis: a Sentinel needs addresses and the master's name, and streaming credentials are not supported")
 		}
-		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = -1, 1, 2, true
+		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = retries, 1, 2, true
 		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = timeouts(opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout)
 		opt.ReplicaOnly = false
 		s.single = redis.NewFailoverClient(&opt)
@@ -79,7 +84,7 @@ func newServers(o Options) (*servers, error) {
 		if len(opt.Addrs) == 0 || opt.StreamingCredentialsProvider != nil {
 			return nil, errors.New("redis: a Cluster needs addresses, and streaming credentials are not supported")
 		}
-		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = -1, 1, 2, true
+		opt.MaxRetries, opt.DialerRetries, opt.Protocol, opt.ContextTimeoutEnabled = retries, 1, 2, true
 		opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = timeouts(opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout)
 		opt.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		opt.NewClient = func(opt *redis.Options) *redis.Client {

@@ -7,7 +7,11 @@
 -- {seq of its newest, 1 if there is more, record, …}.
 
 local t = life('', ARGV[1], tonumber(ARGV[2]))
-if t.changed then
+if t.replica then
+  -- A primary that was demoted may keep its connections and fall behind, in the
+  -- epoch that the new one has. After this word go-redis connects anew.
+  return redis.error_reply('READONLY a replica was asked')
+elseif t.changed then
   return 'touch'
 end
 

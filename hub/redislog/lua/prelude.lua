@@ -42,6 +42,7 @@ local function life(fresh, known_epoch, known_seq, known_age)
   local t = {
     epoch = m[1], prev_epoch = m[2] or '',
     base = tonumber(m[3]), seq = tonumber(m[4]), floor = tonumber(m[5]),
+    replica = type(info) == 'string' and string.find(info, 'role:slave', 1, true),
     expires = tonumber(m[7]) or 0, run = run, now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000),
   }
   if not (t.epoch and t.base and t.seq and t.floor) then

@@ -1,0 +1,101 @@
+package redissim
+
+import (
+	"fmt"
+	"io"
+	"slices"
+)
+
+// Fate is what becomes of the old primary in a failover.
+type Fate string
+
+// The fates.
+const (
+	Dies    Fate = "dies"
+	GoesOn  Fate = "goes on"           // for those who are connected to it, until EndSplit; it knows nothing of the other
+	Demoted Fate = "becomes a replica" // for those who are connected to it; what comes after it gets by Replicate
+)
+
+// Failover makes a replica the primary that lacks the last lost transactions.
+func (r *Redis) Failover(lost int, fate Fate) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.current
+	was := old.store
+	if fate == GoesOn {
+		old.store = was.clone()
+	}
+	was.lose(lost)
+	r.replace(r.newServer(was, old.line+1))
+	switch fate {
+	case Dies:
+		r.kill(old)
+	case Demoted:
+		old.store = was.clone()
+		old.replica, old.replID = true, r.current.replID
+		if r.nodes != nil {
+			r.current.addr = fmt.Sprintf("redis%d:7000", len(r.nodes))
+			r.nodes = append(r.nodes, old)
+		}
+	}
+}
+
+// Replicate gives the demoted servers what the primary has by now.
+func (r *Redis) Replicate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.links {
+		if s := l.server; s.replica {
+			s.store = r.current.store.clone()
+		}
+	}
+}
+
+// replace puts a server in the place of the primary.
+func (r *Redis) replace(s *server) {
+	s.addr = r.current.addr
+	for i := range r.nodes {
+		if r.nodes[i] == r.current {
+			r.nodes[i] = s
+		}
+	}
+	r.current = s
+}
+
+// EndSplit ends every other primary.
+func (r *Redis) EndSplit() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range slices.Clone(r.links) {
+		if s := l.server; s != nil && s != r.current && !s.replica && !slices.Contains(r.nodes, s) {
+			r.kill(s)
+		}
+	}
+	r.gates = slices.DeleteFunc(r.gates, func(g *gate) bool { return g.link.server != r.current && !slices.Contains(r.nodes, g.link.server) })
+}
+
+// kill ends the connections of a server, with all that is held back of them.
+func (r *Redis) kill(s *server) {
+	r.gates = slices.DeleteFunc(r.gates, func(g *gate) bool { return g.link.server == s })
+	for _, l := range slices.Clone(r.links) {
+		if l.server == s {
+			l.late = nil
+			l.end(io.EOF)
+		}
+	}
+}
+
+// Restart ends the primary and starts it again without the last lost
+// transactions, or with nothing if lost < 0.
+func (r *Redis) Restart(lost int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.current
+	r.kill(old)
+	if lost < 0 {
+		old.store = newStore()
+	} else {
+		old.lose(lost)
+	}
+	r.replace(r.newServer(old.store, old.line))
+}
