@@ -160,6 +160,7 @@ var rows = []row{
 	{"stalled readers", func(r *Result) float64 { return float64(r.Stalled) }, false},
 	{"bytes per stalled reader", func(r *Result) float64 { return r.Hoard }, false},
 	{"caught up after, s", func(r *Result) float64 { return r.CaughtUp }, false},
+	{"reads of the log in Redis", func(r *Result) float64 { return r.LogReads }, false},
 	{"handshakes per second", func(r *Result) float64 { return r.Handshakes }, true},
 	{"server CPU per handshake, µs", func(r *Result) float64 { return r.HandshakeCPU }, true},
 	{"handshake p99, ms", func(r *Result) float64 { return r.HandshakeTime.P99 }, false},

@@ -36,6 +36,7 @@ type Result struct {
 	HandshakeCPU  float64 `json:"cpu_us_per_handshake"`
 	HandshakeTime Latency `json:"handshake_latency"`
 
+	LogReads float64 `json:"log_reads,omitempty"`              // reconnect after an instance died: reads of the log in Redis
 	CaughtUp float64 `json:"caught_up_seconds,omitempty"`      // reconnect: until all had what they missed
 	Stalled  int     `json:"stalled,omitempty"`                // slow: readers that stalled
 	Hoard    float64 `json:"bytes_per_stalled,omitempty"`      // slow: memory they cost, kernel's queue included

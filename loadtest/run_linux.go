@@ -46,7 +46,11 @@ func newRun(t *Target, p Plan, say func(string, ...any)) (*run, error) {
 	if p.SSE > 0 && t.Peer.SSE == nil || p.SSE < 1 && t.Peer.WebSocket == nil {
 		return nil, fmt.Errorf("the description of %s lacks a transport: see --sse", t.Name)
 	}
-	r.swarm, err = NewSwarm(SwarmConfig{Addr: t.Addr, Peer: t.Peer, Clients: p.Clients, SSE: p.SSE, Topics: r.topics, PerClient: p.PerClient,
+	addr := t.Addr
+	if t.doomed != nil {
+		addr = t.doomed.addr
+	}
+	r.swarm, err = NewSwarm(SwarmConfig{Addr: addr, Peer: t.Peer, Clients: p.Clients, SSE: p.SSE, Topics: r.topics, PerClient: p.PerClient,
 		Tokens: tokens, Keyed: p.Keyed, Inflight: p.Inflight})
 	return r, err
 }

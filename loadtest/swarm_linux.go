@@ -203,6 +203,9 @@ func (s *Swarm) Disconnect(share float64) (n int) {
 	return n
 }
 
+// Redirect has clients connect to another server from now on.
+func (s *Swarm) Redirect(addr string) { s.do(func() { s.config.Addr = addr }) }
+
 // KeepCursors makes clients remember where to resume. Call it before events flow.
 func (s *Swarm) KeepCursors() { s.do(func() { s.resume = true }) }
 

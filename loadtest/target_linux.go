@@ -17,6 +17,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // A Target is a server under test.
@@ -30,7 +32,14 @@ type Target struct {
 	Process *Process // nil where its pid is not known
 
 	orders *orderPublisher // of a yardstick, nil for others
+	doomed *instance       // where clients connect first, and which is killed; nil: at Addr
 	stop   []func()
+}
+
+// instance is a process that serves.
+type instance struct {
+	addr string
+	kill func() // ends it at once
 }
 
 // Stop ends what was started for it, last things first.
@@ -46,6 +55,7 @@ type Start struct {
 	Binary string   // of the hub; empty: built from ./cmd/pushhub
 	Env    []string // NAME=value, for the hub
 	Redis  bool     // keep the log in a redis-server that is started too
+	Doomed bool     // start another instance, for Reconnect to kill; with Redis
 	Core   int      // to run on; -1: any
 	Stderr io.Writer
 }
@@ -63,31 +73,50 @@ func StartHub(ctx context.Context, s Start) (t *Target, err error) {
 			return nil, err
 		}
 	}
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	t.Addr = "127.0.0.1:" + strconv.Itoa(port)
-	env := append(os.Environ(), "HOST=127.0.0.1", "PORT="+strconv.Itoa(port), "JWT_SECRET="+t.Secret, "LOG_LEVEL=warn", "LOG_FORMAT=json", "REDIS_URL=", "REDIS_HOST=")
 	if s.Redis {
 		if err := t.startRedis(ctx, s); err != nil {
 			return nil, err
 		}
-		env = append(env, "REDIS_URL="+t.Redis)
 	}
+	if s.Doomed {
+		if t.doomed, err = t.startInstance(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	i, err := t.startInstance(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	t.Addr = i.addr
+	return t, nil
+}
+
+// startInstance starts the hub and waits until it is healthy. It is the process
+// that is measured.
+func (t *Target) startInstance(ctx context.Context, s Start) (*instance, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	i := &instance{addr: "127.0.0.1:" + strconv.Itoa(port)}
 	cmd := exec.Command(s.Binary, "serve")
-	cmd.Env = append(env, s.Env...)
+	cmd.Env = append(os.Environ(), "HOST=127.0.0.1", "PORT="+strconv.Itoa(port), "JWT_SECRET="+t.Secret, "LOG_LEVEL=warn", "LOG_FORMAT=json", "REDIS_URL="+t.Redis, "REDIS_HOST=")
+	cmd.Env = append(cmd.Env, s.Env...)
 	cmd.Stderr, cmd.Stdout = s.Stderr, s.Stderr
 	ended, err := t.start(cmd, s.Core)
 	if err != nil {
 		return nil, err
 	}
+	i.kill = func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	}
 	for {
-		res, err := http.Get("http://" + t.Addr + "/health")
+		res, err := http.Get("http://" + i.addr + "/health")
 		if err == nil {
 			_ = res.Body.Close()
 			if res.StatusCode == http.StatusOK {
-				return t, nil
+				return i, nil
 			}
 		}
 		select {
@@ -309,4 +338,30 @@ func (t *Target) metric(name string) float64 {
 		}
 	}
 	return 0
+}
+
+// reads counts how often the hubs have read the log in Redis.
+func (t *Target) reads(ctx context.Context) (n int64, err error) {
+	opts, err := redis.ParseURL(t.Redis)
+	if err != nil {
+		return 0, err
+	}
+	client := redis.NewClient(opts)
+	defer client.Close()
+	stats, err := client.InfoMap(ctx, "commandstats").Result()
+	if err != nil {
+		return 0, err
+	}
+	for _, name := range []string{"cmdstat_evalsha_ro", "cmdstat_eval_ro"} {
+		for field := range strings.SplitSeq(stats["Commandstats"][name], ",") {
+			if calls, ok := strings.CutPrefix(field, "calls="); ok {
+				k, err := strconv.ParseInt(calls, 10, 64)
+				if err != nil {
+					return 0, err
+				}
+				n += k
+			}
+		}
+	}
+	return n, nil
 }

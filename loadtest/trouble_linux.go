@@ -6,7 +6,8 @@ import (
 )
 
 // Reconnect streams, kills all sockets after a quarter of the interval, and has
-// all clients resume after a time away. CaughtUp is from the first connect until
+// all clients resume after a time away; where there is an instance to kill it kills
+// that, and they resume at the other. CaughtUp is from the first connect until
 // the last client has what it missed, which "subscribed" says.
 func Reconnect(away time.Duration) Scenario {
 	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
@@ -14,7 +15,20 @@ func Reconnect(away time.Duration) Scenario {
 			if !sleepUntil(ctx, now()+int64(p.Duration)/4) {
 				return context.Cause(ctx)
 			}
-			n := r.swarm.Disconnect(1)
+			reads := int64(0)
+			n := p.Clients
+			if t.doomed == nil {
+				n = r.swarm.Disconnect(1)
+			} else {
+				var err error
+				if reads, err = t.reads(ctx); err != nil {
+					return err
+				}
+				t.doomed.kill()
+				for r.swarm.Snapshot(nil).Ready > 0 && sleepUntil(ctx, now()+int64(time.Millisecond)) {
+				}
+				r.swarm.Redirect(t.Addr)
+			}
 			r.say("%s: %d sockets killed", t.Name, n)
 			if !sleepUntil(ctx, now()+int64(away)) {
 				return context.Cause(ctx)
@@ -26,6 +40,11 @@ func Reconnect(away time.Duration) Scenario {
 			r.result.CaughtUp = float64(now()-began) / 1e9
 			r.result.HandshakeCPU = us(r.usage().CPU-before.CPU) / float64(n)
 			r.result.Handshakes = float64(n) / r.result.CaughtUp
+			if t.doomed != nil {
+				after, err := t.reads(ctx)
+				r.result.LogReads = float64(after - reads)
+				return err
+			}
 			return nil
 		})
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -83,6 +84,14 @@ func TestScenarios(t *testing.T) {
 			}
 		})
 	}
+	t.Run("kill", func(t *testing.T) {
+		t.Parallel()
+		r := command(t, 0, append(small("reconnect"), "--kill", "--log", "redis", "--topics", "5", "--per-client", "5", "--max-reads", "20")...).Rounds[0][0]
+		require.Positive(t, r.LogReads)
+		require.Zero(t, r.Counts.Faults())
+		require.Equal(t, 60, r.Errors["the server closed the connection"])
+		require.Equal(t, 2, run(t.Context(), small("reconnect", "--kill"), io.Discard, io.Discard), "it needs Redis")
+	})
 	t.Run("idle", func(t *testing.T) {
 		t.Parallel()
 		report := command(t, 0, append(small("idle"), "--floor")...)

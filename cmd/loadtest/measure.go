@@ -32,6 +32,7 @@ type server struct {
 	Server string   `placeholder:"FILE" help:"The pushhub binary to start; else ./cmd/pushhub is built."`
 	Log    string   `default:"memory" enum:"memory,redis" help:"Where a started server keeps its log: memory, or a redis-server that is started too."`
 	Env    []string `placeholder:"NAME=VALUE" sep:"none" help:"Settings of a started server; may be repeated."`
+	doomed bool     // start another instance, to be killed
 	NoPin  bool     `help:"Do not keep the server and the load tester on a core each."`
 }
 
@@ -47,6 +48,7 @@ type judgement struct {
 	MaxUserCPU  float64       `name:"max-user-cpu" placeholder:"US" help:"Fail above it: server CPU per delivery in user space, in µs."`
 	MaxCPURatio float64       `name:"max-cpu-ratio" placeholder:"X" help:"Fail above it: the same as --max-cpu, to the yardstick's."`
 	MaxBytes    float64       `name:"max-bytes" placeholder:"N" help:"Fail above it: resident bytes per connection (idle), or per stalled reader (slow)."`
+	MaxReads    float64       `name:"max-reads" placeholder:"N" help:"Fail above it (reconnect --kill): reads of the log in Redis."`
 	MaxRoutines float64       `name:"max-goroutines" placeholder:"N" help:"Fail above it."`
 	MinRate     float64       `name:"min-rate" placeholder:"N" help:"Fail below it: deliveries per second; for saturate those that held."`
 	MinRatio    float64       `name:"min-rate-ratio" placeholder:"X" help:"Fail below it: the same, to the yardstick's."`
@@ -78,6 +80,7 @@ func (j judgement) limits(storm, saturate bool) []loadtest.Limit {
 		{Flag: "max-user-cpu", Value: j.MaxUserCPU, Of: func(r *loadtest.Result) float64 { return r.UserCPU }},
 		{Flag: "max-cpu-ratio", Value: j.MaxCPURatio, Ratio: true, Of: cpu},
 		{Flag: "max-bytes", Value: j.MaxBytes, Of: bytes},
+		{Flag: "max-reads", Value: j.MaxReads, Of: func(r *loadtest.Result) float64 { return r.LogReads }},
 		{Flag: "max-goroutines", Value: j.MaxRoutines, Of: func(r *loadtest.Result) float64 { return r.Goroutines }},
 		{Flag: "min-rate", Value: j.MinRate, Least: true, Of: rate},
 		{Flag: "min-rate-ratio", Value: j.MinRatio, Least: true, Ratio: true, Of: rate},
@@ -102,7 +105,7 @@ func (m *measured) measure(ctx context.Context, out output, name string, scenari
 		}
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(out.stderr, format+"\n", args...) }
-	subjects := m.subjects(ctx, name, loadtest.Start{Binary: m.Server, Env: m.Env, Redis: m.Log == "redis", Core: core, Stderr: out.stderr})
+	subjects := m.subjects(ctx, name, loadtest.Start{Binary: m.Server, Env: m.Env, Redis: m.Log == "redis", Doomed: m.doomed, Core: core, Stderr: out.stderr})
 	for range m.Rounds {
 		var round []loadtest.Result
 		for _, start := range subjects {

@@ -53,9 +53,14 @@ func (c *saturateCommand) Run(ctx context.Context, out output) error {
 type reconnectCommand struct {
 	measured `embed:""`
 	Away     time.Duration `default:"1s" help:"How long the clients stay away."`
+	Kill     bool          `help:"Kill their instance instead of their sockets: they resume at another. With --log redis."`
 }
 
 func (c *reconnectCommand) Run(ctx context.Context, out output) error {
+	if c.Kill && (c.URL != "" || c.Log != "redis") {
+		return usageError("--kill needs --log redis, and no --url")
+	}
+	c.doomed = c.Kill
 	return c.measure(ctx, out, "reconnect", loadtest.Reconnect(c.Away))
 }
 
