@@ -259,8 +259,17 @@ func (w *world) settle(ctx context.Context) error {
 	if err != nil {
 		w.wrong("connections of clients that are gone are still there: %v", err)
 	}
+	for _, h := range w.hubs {
+		if n, err := h.metric(ctx, "go_goroutines"); err != nil || n > mostGoroutines {
+			w.wrong("%s has %.0f goroutines at the end: %v", h.name, n, err)
+		}
+	}
 	return ctx.Err()
 }
+
+// mostGoroutines is more than an instance has when all is quiet: some twenty of its
+// own, and one for each connection that a publisher keeps.
+const mostGoroutines = 200
 
 // awaitReaders waits until every reader is subscribed and has what was acknowledged.
 // What is missing then the account tells.

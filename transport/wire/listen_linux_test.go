@@ -1,0 +1,103 @@
+package wire_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/pushhub/pushhub/transport/wire"
+)
+
+// inside is set where this program is run in a network of its own.
+const inside = "PUSHHUB_TEST_NETWORK"
+
+func init() {
+	if os.Getenv(inside) == "" {
+		return
+	}
+	if err := halfOpen(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// TestHalfOpen: a client is gone without a word, as when its cable is pulled: what
+// was sent to it is never acknowledged. The kernel ends the connection in time. It
+// runs in a network of its own, of which the loopback interface is taken down.
+func TestHalfOpen(t *testing.T) {
+	t.Parallel()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if os.Getuid() != 0 { // root of a namespace of users may do that, too
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+func halfOpen() error {
+	if err := loopback(true); err != nil {
+		return err
+	}
+	const dead = 500 * time.Millisecond
+	l, err := wire.Listen(context.Background(), "tcp4", "127.0.0.1:0", dead)
+	if err != nil {
+		return err
+	}
+	client, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		return err
+	}
+	server, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	if _, err := server.Write([]byte("x")); err != nil {
+		return err
+	}
+	if _, err := client.Read(make([]byte, 1)); err != nil {
+		return err
+	}
+	if err := loopback(false); err != nil {
+		return err
+	}
+	if _, err := server.Write([]byte("y")); err != nil {
+		return err
+	}
+	if err := server.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
+		return fmt.Errorf("the connection did not end: %w", err)
+	}
+	return nil
+}
+
+// loopback takes the interface up or down.
+func loopback(up bool) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if up {
+		lo.SetUint16(unix.IFF_UP)
+	}
+	return os.NewSyscallError("loopback", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
+}
