@@ -98,6 +98,7 @@ func (l *Log) check(ctx context.Context) {
 		for of, it := range l.servers.acks.recent() {
 			if l.touch(ctx, of, it) != nil {
 				signal(l.servers.acks.dialed) // soon again
+				break
 			}
 		}
 	}

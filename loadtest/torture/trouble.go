@@ -1,0 +1,316 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// What faults do, and what must hold meanwhile.
+
+func pick[T any](rng *rand.Rand, of []T) T { return of[rng.IntN(len(of))] }
+
+func seconds(rng *rand.Rand, from, to int) time.Duration {
+	return time.Duration(from*1000+rng.IntN((to-from)*1000)) * time.Millisecond
+}
+
+// noticed is after what time an instance has found out that a client is gone: one
+// interval without traffic, and the wait for a pong.
+const noticed = (3 + 4 + 1) * time.Second
+
+// weather changes a proxy's for a while.
+func (w *world) weather(ctx context.Context, p *proxy, d time.Duration, change func(*weather)) error {
+	var next weather
+	change(&next)
+	p.set(func(x *weather) { x.delay, x.hold, x.deaf = next.delay, next.hold, next.deaf })
+	defer p.set(func(x *weather) { x.delay, x.hold, x.deaf = 0, false, "" })
+	return pause(ctx, d)
+}
+
+// restart kills an instance and starts it again.
+func (w *world) restart(ctx context.Context, h *hub, rng *rand.Rand) error {
+	h.kill()
+	if err := pause(ctx, seconds(rng, 0, 3)); err != nil {
+		return err
+	}
+	return h.up(ctx)
+}
+
+// ingester gives the instance that ingests.
+func (w *world) ingester(ctx context.Context) (found *hub, err error) {
+	err = await(ctx, "one instance ingests", func() bool {
+		for _, h := range w.hubs {
+			if v, err := h.metric(ctx, "pushhub_ingesting"); err == nil && v == 1 {
+				found = h
+				return true
+			}
+		}
+		return false
+	})
+	return found, err
+}
+
+// takeOver bounds the time until another ingests.
+const takeOver = 7 * time.Second
+
+func killIngester(ctx context.Context, w *world, rng *rand.Rand) error {
+	h, err := w.ingester(ctx)
+	if err != nil {
+		return err
+	}
+	h.kill()
+	began := time.Now()
+	if _, err := w.ingester(ctx); err != nil {
+		return err
+	}
+	if took := time.Since(began); took > takeOver {
+		w.wrong("the next instance ingests after %v", took)
+	}
+	if err := pause(ctx, seconds(rng, 0, 2)); err != nil {
+		return err
+	}
+	return h.up(ctx)
+}
+
+func zombie(ctx context.Context, w *world, rng *rand.Rand) error {
+	h, err := w.ingester(ctx)
+	if err != nil {
+		return err
+	}
+	w.balancer.take(h, true)
+	defer w.balancer.take(h, false)
+	h.signal(syscall.SIGSTOP)
+	err = pause(ctx, seconds(rng, 6, 12))
+	h.signal(syscall.SIGCONT)
+	if err != nil {
+		return err
+	}
+	return await(ctx, h.name+" is back", func() bool { return h.status(ctx, "/health") == http.StatusOK })
+}
+
+// roll restarts every instance in order, as an update of a deployment does.
+func roll(ctx context.Context, w *world, _ *rand.Rand) error {
+	for _, h := range w.hubs {
+		w.balancer.take(h, true) // readiness is off at once
+		began := time.Now()
+		h.signal(syscall.SIGTERM)
+		off := time.Now().Add(time.Second)
+		for h.status(ctx, "/health") == http.StatusOK {
+			if time.Now().After(off) {
+				w.wrong("%s is ready a second after SIGTERM", h.name)
+				break
+			}
+		}
+		code, err := h.wait(patience)
+		if err != nil {
+			return err
+		}
+		if took := time.Since(began); code != 0 || took > w.config.Drain {
+			w.wrong("%s ended with %d after %v", h.name, code, took)
+		}
+		if err := h.up(ctx); err != nil {
+			return err
+		}
+		w.balancer.take(h, false)
+	}
+	return nil
+}
+
+// undisturbed runs f, during which no instance may disconnect anybody but for being
+// slow.
+func (w *world) undisturbed(ctx context.Context, f func() error) error {
+	count := func() (sum float64) {
+		for _, h := range w.hubs {
+			all, _ := h.metric(ctx, "pushhub_disconnects_total")
+			slow, _ := h.metricWith(ctx, "pushhub_disconnects_total", `reason="slow_consumer"`)
+			gone, _ := h.metricWith(ctx, "pushhub_disconnects_total", `reason="client_`) // by itself
+			sum += all - slow - gone
+		}
+		return sum
+	}
+	before := count()
+	if err := f(); err != nil {
+		return err
+	}
+	if after := count(); after > before {
+		w.wrong("%.0f clients were disconnected", after-before)
+	}
+	return nil
+}
+
+func cutPubSub(ctx context.Context, w *world, _ *rand.Rand) error {
+	return w.undisturbed(ctx, func() error {
+		for range 3 {
+			for _, n := range w.db.primaries(ctx) {
+				if err := n.do(ctx, "CLIENT", "KILL", "TYPE", "pubsub"); err != nil {
+					return err
+				}
+			}
+			if err := pause(ctx, 500*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// answerTime is within which the contract has a publish answered.
+const answerTime = 5 * time.Second
+
+// probe publishes again and again while a fault lasts, to a tenant that nobody
+// reads: each attempt has to be answered in time, by 201 or 503.
+func (w *world) probe(ctx context.Context, lasts time.Duration, hubs ...*hub) error {
+	until := time.Now().Add(lasts)
+	for time.Now().Before(until) {
+		h := hubs[rand.IntN(len(hubs))]
+		began := time.Now()
+		status, err := w.publishProbe(ctx, h)
+		if took := time.Since(began); err != nil || took > answerTime+500*time.Millisecond || status != http.StatusCreated && status != http.StatusServiceUnavailable {
+			w.wrong("%s answered a publish with %d after %v: %v", h.name, status, took, err)
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) publishProbe(ctx context.Context, h *hub) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+h.addr+"/api/v1/events", strings.NewReader(`{"topic":"probe","type":"probe.v1","data":1}`))
+	if err != nil {
+		return 0, err
+	}
+	r.Header.Set("Authorization", "Bearer "+w.tokens[prober])
+	r.Header.Set("Content-Type", "application/json")
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.Copy(io.Discard, res.Body)
+	_ = res.Body.Close()
+	return res.StatusCode, err
+}
+
+// prober is the tenant of probes.
+const prober = "prober"
+
+// rollback takes the last writes out of the append-only file.
+func rollback(ctx context.Context, w *world, rng *rand.Rand) error {
+	n := w.db.nodes[0]
+	if err := n.do(ctx, "CONFIG", "SET", "appendfsync", "always"); err != nil {
+		return err
+	}
+	n.kill()
+	files, err := filepath.Glob(filepath.Join(n.dir, "appendonlydir", "*.incr.aof"))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("no append-only file in %s: %w", n.dir, err)
+	}
+	last := files[len(files)-1]
+	info, err := os.Stat(last)
+	if err != nil {
+		return err
+	}
+	// In the middle of a command, as a crash leaves it: Redis loads what is whole.
+	if err := os.Truncate(last, max(0, info.Size()-int64(1000+rng.IntN(200_000)))); err != nil {
+		return err
+	}
+	return n.up(ctx)
+}
+
+// failover breaks the primary, waits for another, and mends the old one.
+func (w *world) failover(ctx context.Context, breakIt, mend func(*node) error) error {
+	// A machine that is busy may make Sentinel fail over by itself.
+	err := await(ctx, "there is one primary", func() bool { return w.db.inStep(ctx, 1) })
+	if err != nil {
+		return err
+	}
+	old := w.db.primaries(ctx)[0]
+	if err := breakIt(old); err != nil {
+		return err
+	}
+	err = await(ctx, "another is the primary", func() bool {
+		for _, n := range w.db.primaries(ctx) {
+			if n != old {
+				return true
+			}
+		}
+		return false
+	})
+	if err != nil {
+		return err
+	}
+	if err := mend(old); err != nil {
+		return err
+	}
+	return await(ctx, "the others follow the new primary", func() bool { return w.db.inStep(ctx, 1) })
+}
+
+// together waits until a Cluster is whole again.
+func (w *world) together(ctx context.Context) error {
+	return await(ctx, "the Cluster is whole", func() bool {
+		return w.db.whole(ctx) && w.db.inStep(ctx, 3)
+	})
+}
+
+// moveSlot moves the slot of a tenant as redis-cli does: keys first, in portions,
+// while events are published.
+func moveSlot(ctx context.Context, w *world, rng *rand.Rand) error {
+	key := "pushhub:{" + pick(rng, tenants) + "}:m"
+	slot, err := w.db.nodes[0].client.ClusterKeySlot(ctx, key).Result()
+	if err != nil {
+		return err
+	}
+	var from, to *node
+	for _, n := range w.db.primaries(ctx) {
+		if keys, err := n.client.ClusterCountKeysInSlot(ctx, int(slot)).Result(); err == nil && keys > 0 {
+			from = n
+		} else {
+			to = n
+		}
+	}
+	if from == nil || to == nil {
+		return fmt.Errorf("slot %d is nowhere", slot)
+	}
+	source, _ := from.client.Do(ctx, "CLUSTER", "MYID").Text()
+	target, _ := to.client.Do(ctx, "CLUSTER", "MYID").Text()
+	if err := to.do(ctx, "CLUSTER", "SETSLOT", slot, "IMPORTING", source); err != nil {
+		return err
+	}
+	if err := from.do(ctx, "CLUSTER", "SETSLOT", slot, "MIGRATING", target); err != nil {
+		return err
+	}
+	for {
+		keys, err := from.client.ClusterGetKeysInSlot(ctx, int(slot), 5).Result()
+		if err != nil {
+			return err
+		}
+		if len(keys) == 0 {
+			break
+		}
+		args := []any{"MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS"}
+		for _, k := range keys {
+			args = append(args, k)
+		}
+		if err := from.do(ctx, args...); err != nil {
+			return err
+		}
+		if err := pause(ctx, time.Duration(rng.IntN(100))*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	for _, n := range append([]*node{to, from}, w.db.primaries(ctx)...) {
+		if err := n.do(ctx, "CLUSTER", "SETSLOT", slot, "NODE", target); err != nil {
+			return err
+		}
+	}
+	return w.together(ctx)
+}
