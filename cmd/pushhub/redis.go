@@ -42,31 +42,21 @@ func (s redisSettings) place() (*redisPlace, error) {
 		if one.Network == "unix" {
 			return nil, wrong(setting, "Sentinel has no unix socket: give its addresses")
 		}
-		return &redisPlace{sentinel: behindSentinel(one, addrs, s.RedisSentinelMaster)}, nil
+		o := several(one, addrs).Failover()
+		o.MasterName = s.RedisSentinelMaster
+		return &redisPlace{sentinel: o}, nil
 	case len(addrs) == 1:
 		return &redisPlace{one: one}, nil
 	case one.DB != 0:
 		return nil, wrong(setting, "several addresses are a Redis Cluster, which has only database 0")
 	}
-	return &redisPlace{cluster: inCluster(one, addrs)}, nil
+	return &redisPlace{cluster: several(one, addrs).Cluster()}, nil
 }
 
-// behindSentinel takes over what the options say of connections to servers.
-func behindSentinel(o *redis.Options, addrs []string, master string) *redis.FailoverOptions {
-	return &redis.FailoverOptions{
-		MasterName: master, SentinelAddrs: addrs,
-		DB: o.DB, Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, ClientName: o.ClientName,
-		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
-		PoolFIFO: o.PoolFIFO, PoolSize: o.PoolSize, PoolTimeout: o.PoolTimeout,
-		MinIdleConns: o.MinIdleConns, MaxIdleConns: o.MaxIdleConns, MaxActiveConns: o.MaxActiveConns,
-		ConnMaxIdleTime: o.ConnMaxIdleTime, ConnMaxLifetime: o.ConnMaxLifetime,
-	}
-}
-
-// inCluster is behindSentinel for a Cluster.
-func inCluster(o *redis.Options, addrs []string) *redis.ClusterOptions {
-	return &redis.ClusterOptions{
-		Addrs:    addrs,
+// several takes over for more than one server what the options of one say.
+func several(o *redis.Options, addrs []string) *redis.UniversalOptions {
+	return &redis.UniversalOptions{
+		Addrs: addrs, DB: o.DB,
 		Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, ClientName: o.ClientName,
 		DialTimeout: o.DialTimeout, ReadTimeout: o.ReadTimeout, WriteTimeout: o.WriteTimeout,
 		PoolFIFO: o.PoolFIFO, PoolSize: o.PoolSize, PoolTimeout: o.PoolTimeout,
