@@ -1,25 +1,29 @@
 -- Takes, keeps or gives back the lease of the ingest, and sets marks in the stream
--- of raw messages. KEYS[1]: a hash: owner, until (ms), mark (µs). ARGV: owner, how
--- long the lease lasts (ms; 0: give it back), 1 if the owner has listened for long
--- enough to have it, or 0: only if nobody else listens, and how old the last mark
--- must be for a new one (µs). Gives 1 if the owner has the lease, else 0.
+-- of raw messages. KEYS[1]: a hash: owner, until (ms), led (when somebody last had
+-- it, ms), mark (µs). ARGV: owner, how long the lease lasts (ms; 0: give it back), 1
+-- if the owner has listened for long enough to have it, or 0: only if nobody else
+-- listens, nor has had it for 3 s, and how old the last mark must be for a new one
+-- (µs). Gives 1 if the owner has the lease, else 0.
 --
 -- A mark is a message on the channel that has the name of the key: a number that
 -- no other mark has, and which server it comes from. Redis sends it to all who
 -- listen at one and the same place among the raw messages, so what follows it can
 -- be counted, and all arrive at the same count.
 
-local h = redis.call('HMGET', KEYS[1], 'owner', 'until', 'mark')
+local h = redis.call('HMGET', KEYS[1], 'owner', 'until', 'mark', 'led')
 local time = redis.call('TIME')
 local us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local now = math.floor(us / 1000)
 local mine, ends, mark = h[1] == ARGV[1], tonumber(h[2]) or 0, tonumber(h[3]) or 0
 local lasts, every = tonumber(ARGV[2]), tonumber(ARGV[4])
-local may = lasts > 0 and (ARGV[3] == '1' or redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] <= 1)
+-- Who is alone may be the first after all have lost their connections, and others
+-- have heard what came before: unless nobody had the lease for a while.
+local may = lasts > 0 and (ARGV[3] == '1'
+  or (math.abs(now - (tonumber(h[4]) or 0)) >= 3000 and redis.call('PUBSUB', 'NUMSUB', KEYS[1])[2] <= 1))
 local has = 0
 
 if may and (mine or ends <= now or ends - now > lasts) then -- the latter: the clock was set back
-  redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', int(now + lasts))
+  redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', int(now + lasts), 'led', int(now))
   has = 1
 elseif mine and not may then
   -- It had its connection broken, and has not heard what others have.
