@@ -132,7 +132,8 @@ func (s *Server) comeBack(code protocol.CloseCode) time.Duration {
 }
 
 // start opens the session and welcomes the client, but for the Flush: what is
-// subscribed may go with it. since is the client's own cursor. It is false when the server takes no more: then conn is closing.
+// subscribed may go with it. since is the client's own cursor. It is false when the
+// server takes no more: then conn is closing.
 func (c *client) start(since protocol.Cursor) bool {
 	c.session = c.s.opts.Hub.Open(c.identity.Tenant, c.conn)
 	if code := c.s.add(c); code != 0 {

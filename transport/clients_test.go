@@ -2,6 +2,7 @@ package transport
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -22,4 +23,15 @@ func TestClients(t *testing.T) {
 	s.remove(b)
 	require.Empty(t, s.clients)
 	<-s.empty
+}
+
+// A Conn asks how long it was served, under its lock, while the server may abort it
+// under its own.
+func TestServedTakesNoLock(t *testing.T) {
+	s := &Server{empty: make(chan struct{})}
+	s.beginDrain()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	require.True(t, s.draining.Load())
+	require.GreaterOrEqual(t, s.served(), time.Duration(0))
 }

@@ -39,19 +39,17 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) beginDrain() []*client {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.draining.Swap(true) {
-		s.drainBegan = time.Now()
+	if !s.draining.Load() {
+		s.drainBegan.Store(int64(s.clock()))
+		s.draining.Store(true)
 	}
 	s.checkEmpty()
 	return slices.Clone(s.clients)
 }
 
-// served gives for how long the server has been draining.
-func (s *Server) served() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Since(s.drainBegan)
-}
+// served gives for how long the server has been draining. It takes no lock: a Conn
+// asks for its bye under its own, which comes after the server's.
+func (s *Server) served() time.Duration { return s.clock() - time.Duration(s.drainBegan.Load()) }
 
 // await waits until the drain has taken so long, and is false when ctx ended or
 // nobody is left.

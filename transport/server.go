@@ -105,12 +105,12 @@ type Server struct {
 	handler http.Handler
 	http    *http.Server
 
-	draining atomic.Bool // set with mu held
+	draining   atomic.Bool  // set with mu held
+	drainBegan atomic.Int64 // the clock when it was, ns
 
-	mu         sync.Mutex
-	clients    []*client     // guarded by mu; each at its place
-	drainBegan time.Time     // guarded by mu
-	empty      chan struct{} // closed when draining and no client is left
+	mu      sync.Mutex    // before the lock of a Conn
+	clients []*client     // guarded by mu; each at its place
+	empty   chan struct{} // closed when draining and no client is left
 }
 
 // clock gives the time since the server was made: that of its clients.
