@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,145 +26,119 @@ type Yardstick struct {
 // Floor is the least that a push server can do: one thread, one frame for each
 // event, one send for each client. What it costs is the kernel's price. It runs
 // until its control connection ends. A socket that is full has its frame dropped
-// and counted; half a frame ends the connection.
+// and counted; half a frame ends the connection, as does half a request.
 func Floor(y Yardstick) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	f := &floor{size: y.Size, sse: map[int32]bool{}, heads: map[int32][]byte{}}
-	err := f.run(y)
-	if y.Stats != nil {
-		fmt.Fprintf(y.Stats, "floor: sent %d, dropped %d, cut %d\n", f.sent, f.dropped, f.cut)
-	}
-	return err
-}
-
-type floor struct {
-	size               int
-	epoll              int
-	topics             [2][][]int32 // WebSocket and SSE: the sockets of each topic
-	sse                map[int32]bool
-	heads              map[int32][]byte // requests that have not come whole
-	order              []byte           // the start of an order
-	sent, dropped, cut int
-	buffer             [64 << 10]byte
-	event              []byte
-	frame              [2][]byte // of the event, for WebSocket and SSE
-}
-
-func (f *floor) run(y Yardstick) (err error) {
 	control, err := y.Control.AcceptTCP()
 	if err != nil {
 		return err
 	}
 	defer control.Close()
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(epoll)
+	f := &floor{epoll: epoll, size: y.Size, clients: map[int32]wants{}}
 	// Descriptors of our own: the runtime's poller must not have them too.
-	listening, err := y.Listener.File()
-	if err != nil {
+	listening, err1 := y.Listener.File()
+	ordering, err2 := control.File()
+	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	defer listening.Close()
-	ordering, err := control.File()
-	if err != nil {
-		return err
+	err = f.run(listening, ordering)
+	if y.Stats != nil {
+		fmt.Fprintf(y.Stats, "floor: sent %d, dropped %d, cut %d\n", f.sent, f.dropped, f.cut)
 	}
-	defer ordering.Close()
+	return errors.Join(err, listening.Close(), ordering.Close())
+}
+
+type floor struct {
+	epoll, size        int
+	clients            map[int32]wants // by socket
+	topics             [2][][]int32    // WebSocket and SSE: the sockets of each topic
+	order, event       []byte          // the start of an order; an event
+	frame              [2][]byte       // of the event, for WebSocket and SSE
+	buffer             [64 << 10]byte
+	sent, dropped, cut int
+}
+
+// wants is what a client asked for: as 0, WebSocket, or 1, SSE.
+type wants struct {
+	kind   int
+	topics []int
+}
+
+func (f *floor) run(listening, ordering *os.File) error {
 	l, o := int32(listening.Fd()), int32(ordering.Fd())
-	if f.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if err := errors.Join(f.watch(l), f.watch(o)); err != nil {
 		return err
-	}
-	defer unix.Close(f.epoll)
-	for _, fd := range []int32{l, o} {
-		if err := errors.Join(unix.SetNonblock(int(fd), true), f.watch(fd)); err != nil {
-			return err
-		}
 	}
 	events := make([]unix.EpollEvent, 256)
 	for {
 		for _, e := range events[:poll(f.epoll, events, -1)] {
-			switch e.Fd {
-			case l:
-				f.accept(int(l))
-			case o:
-				n, errno := receive(int(o), f.buffer[:])
-				if errno == 0 && n == 0 {
-					return nil
+			if e.Fd == l {
+				if fd, _, err := unix.Accept4(int(l), unix.SOCK_CLOEXEC); err == nil && f.watch(int32(fd)) != nil {
+					_ = unix.Close(fd)
 				}
-				f.obey(f.buffer[:max(n, 0)])
-			default:
-				f.read(e.Fd)
+				continue
+			}
+			n, errno := receive(int(e.Fd), f.buffer[:])
+			switch got := f.buffer[:max(n, 0)]; {
+			case errno == unix.EAGAIN:
+			case e.Fd == o && n <= 0:
+				return nil
+			case e.Fd == o:
+				f.obey(got)
+			case n <= 0 || !f.ask(e.Fd, got):
+				f.forget(e.Fd)
 			}
 		}
 	}
 }
 
 func (f *floor) watch(fd int32) error {
-	return unix.EpollCtl(f.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: fd})
+	_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return errors.Join(unix.SetNonblock(int(fd), true),
+		unix.EpollCtl(f.epoll, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN, Fd: fd}))
 }
 
-func (f *floor) accept(l int) {
-	for {
-		fd, _, err := unix.Accept4(l, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-		if err != nil {
-			return
-		}
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		if f.watch(int32(fd)) != nil {
-			_ = unix.Close(fd)
-		}
+// ask takes a request: GET /ws?topics=3,4, or any other path for SSE; without
+// topics it is for 0. What a client says after it is not looked at.
+func (f *floor) ask(fd int32, request []byte) bool {
+	if _, known := f.clients[fd]; known {
+		return true
 	}
-}
-
-// read takes a request: GET /ws?topic=3, or any other path for SSE. What comes
-// after it is not looked at.
-func (f *floor) read(fd int32) {
-	n, errno := receive(int(fd), f.buffer[:])
-	if errno == unix.EAGAIN {
-		return
-	}
-	if errno != 0 || n == 0 {
-		f.forget(fd)
-		return
-	}
-	if _, known := f.sse[fd]; known {
-		return
-	}
-	head := append(f.heads[fd], f.buffer[:n]...)
-	if f.heads[fd] = head; !bytes.Contains(head, []byte("\r\n\r\n")) {
-		return
-	}
-	delete(f.heads, fd)
-	path := strings.SplitN(string(head), " ", 3)[1]
-	_, topic, _ := strings.Cut(path, "topic=")
-	k, _ := strconv.Atoi(topic) // 0 if none
-	answer, kind := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+accept+"\r\n\r\n", 0
+	path := strings.Fields(string(request) + " . .")[1]
+	answer, w := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "+accept+"\r\n\r\n", wants{}
 	if !strings.HasPrefix(path, "/ws") {
-		answer, kind = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", 1
+		answer, w.kind = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n", 1
 	}
-	f.sse[fd] = kind == 1
-	for len(f.topics[kind]) <= k {
-		f.topics[kind] = append(f.topics[kind], nil)
+	_, names, _ := strings.Cut(path, "topics=")
+	for name := range strings.SplitSeq(names, ",") {
+		k, _ := strconv.ParseUint(name, 10, 16) // 0 if none
+		w.topics = append(w.topics, int(k))
+		for len(f.topics[w.kind]) <= int(k) {
+			f.topics[w.kind] = append(f.topics[w.kind], nil)
+		}
+		f.topics[w.kind][k] = append(f.topics[w.kind][k], fd)
 	}
-	f.topics[kind][k] = append(f.topics[kind][k], fd)
-	_, _ = unix.Write(int(fd), []byte(answer))
+	f.clients[fd] = w
+	_, errno := transmit(int(fd), []byte(answer))
+	return errno == 0 && bytes.HasSuffix(request, []byte("\r\n\r\n"))
 }
 
 func (f *floor) forget(fd int32) {
-	for kind := range f.topics {
-		for k, fds := range f.topics[kind] {
-			for i := range fds {
-				if fds[i] == fd {
-					f.topics[kind][k] = append(fds[:i], fds[i+1:]...)
-					break
-				}
-			}
-		}
+	w := f.clients[fd]
+	for _, k := range w.topics {
+		f.topics[w.kind][k] = slices.DeleteFunc(f.topics[w.kind][k], func(of int32) bool { return of == fd })
 	}
-	delete(f.sse, fd)
-	delete(f.heads, fd)
+	delete(f.clients, fd)
 	_ = unix.Close(int(fd))
 }
 
-// obey carries out the orders in b, and those whose start came before.
+// obey carries out the orders in b, and one whose start came before.
 func (f *floor) obey(b []byte) {
 	f.order = append(f.order, b...)
 	done := 0
@@ -182,8 +158,7 @@ func (f *floor) obey(b []byte) {
 
 func (f *floor) write(fds []int32, frame []byte) {
 	for _, fd := range fds {
-		n, errno := transmit(int(fd), frame)
-		switch {
+		switch n, errno := transmit(int(fd), frame); {
 		case errno == 0 && n == len(frame):
 			f.sent++
 		case errno == 0:

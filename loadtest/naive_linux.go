@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 // each connection, each event written by each. It runs until its control
 // connection ends. A client that is 256 events behind is closed.
 func Naive(y Yardstick) error {
-	h := &naive{topics: map[uint32]map[chan []byte]struct{}{}}
+	h := &naive{topics: map[uint32]map[chan []byte]context.CancelFunc{}}
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(y.Listener) }()
@@ -45,50 +46,59 @@ func Naive(y Yardstick) error {
 
 type naive struct {
 	mu     sync.Mutex
-	topics map[uint32]map[chan []byte]struct{} // guarded by mu
+	topics map[uint32]map[chan []byte]context.CancelFunc // guarded by mu
 }
 
 func (h *naive) publish(topic uint32, event []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for ch := range h.topics[topic] {
+	for ch, end := range h.topics[topic] {
 		select {
 		case ch <- event:
 		default: // it is too slow
-			delete(h.topics[topic], ch)
-			close(ch)
+			end()
 		}
 	}
 }
 
 func (h *naive) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	k, _ := strconv.Atoi(r.FormValue("topic")) // 0 if none
-	topic, ch := uint32(k), make(chan []byte, 256)
+	ch := make(chan []byte, 256)
 	write, ctx, err := h.open(w, r)
 	if err != nil {
 		return // the answer has been given
 	}
-	h.mu.Lock()
-	if h.topics[topic] == nil {
-		h.topics[topic] = map[chan []byte]struct{}{}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	for name := range strings.SplitSeq(r.FormValue("topics"), ",") {
+		k, _ := strconv.ParseUint(name, 10, 32) // 0 if none
+		h.subscribe(uint32(k), ch, end)
+		defer h.unsubscribe(uint32(k), ch)
 	}
-	h.topics[topic][ch] = struct{}{}
-	h.mu.Unlock()
-	defer func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.topics[topic], ch)
-	}()
 	for {
 		select {
-		case event, ok := <-ch:
-			if !ok || write(event) != nil {
+		case event := <-ch:
+			if write(event) != nil {
 				return
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+func (h *naive) subscribe(topic uint32, ch chan []byte, end context.CancelFunc) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.topics[topic] == nil {
+		h.topics[topic] = map[chan []byte]context.CancelFunc{}
+	}
+	h.topics[topic][ch] = end
+}
+
+func (h *naive) unsubscribe(topic uint32, ch chan []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.topics[topic], ch)
 }
 
 // open answers the handshake, and gives how to write an event and what ends with

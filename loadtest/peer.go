@@ -85,7 +85,7 @@ const tenant = "loadtest"
 
 // yardstick describes the servers of this package.
 func yardstick(name string) *Peer {
-	return &Peer{Name: name, WebSocket: &Endpoint{Path: "/ws?topic={number}"}, SSE: &Endpoint{Path: "/sse?topic={number}"}}
+	return &Peer{Name: name, Topics: "{number}", WebSocket: &Endpoint{Path: "/ws?topics={topics}"}, SSE: &Endpoint{Path: "/sse?topics={topics}"}}
 }
 
 // ReadPeer reads a description from a JSON file.

@@ -141,8 +141,8 @@ func (m *measured) check() error {
 		return usageError("--clients, --topics, --rounds, --publishers, --batch and --inflight are at least 1, and topics at most as many as clients")
 	case m.Rate <= 0 || m.Duration <= 0 || m.Warmup < 0 || m.SSE < 0 || m.SSE > 1 || m.Size < 0:
 		return usageError("--rate and --duration are above 0, --sse is a share, 0 to 1")
-	case m.PerClient < 1 || m.PerClient > m.Topics || m.PerClient > 1 && (m.Floor || m.Naive):
-		return usageError("--per-client is 1 to --topics, and 1 with --floor and --naive, which know no more")
+	case m.PerClient < 1 || m.PerClient > m.Topics:
+		return usageError("--per-client is 1 to --topics")
 	case m.Keyed && m.Raw:
 		return usageError("--raw messages have no --keyed")
 	case m.Peer != "" && m.URL == "":
