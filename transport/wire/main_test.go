@@ -3,9 +3,15 @@ package wire_test
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -36,6 +42,7 @@ func onBothPaths(t *testing.T, test func(t *testing.T, l *link)) {
 type link struct {
 	t      testing.TB
 	direct bool
+	tls    *tls.Config // of the server; nil: none
 	conn   *wire.Conn
 	near   *net.TCPConn
 	far    net.Conn
@@ -75,6 +82,11 @@ func (l *link) open(buffers int, change func(*setup)) {
 	if buffers != usual {
 		require.NoError(l.t, l.near.SetWriteBuffer(buffers))
 	}
+	near := wire.Socket(l.near)
+	if l.tls != nil {
+		near = tls.Server(l.near, l.tls)
+		l.far = tls.Client(l.far, &tls.Config{InsecureSkipVerify: true}) // who it is is not the question here
+	}
 	l.in = bufio.NewReader(l.far)
 	opts := options(&l.counts)
 	if change != nil {
@@ -84,7 +96,7 @@ func (l *link) open(buffers int, change func(*setup)) {
 	if l.direct {
 		tcp = l.near
 	}
-	l.conn = newConn(l.t, l.near, tcp, opts)
+	l.conn = newConn(l.t, near, tcp, opts)
 	switch {
 	case l.direct:
 		l.conn.Run(l.early)
@@ -97,6 +109,17 @@ func (l *link) open(buffers int, change func(*setup)) {
 		})
 	}
 	l.t.Cleanup(func() { _ = l.far.Close() })
+}
+
+// certificate makes the server's side of TLS.
+func certificate(t testing.TB) *tls.Config {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 }
 
 func firstOf(err error, other *error) error {

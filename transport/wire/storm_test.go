@@ -23,12 +23,14 @@ import (
 // is now quick and now slow, readers of the counters, and an end at any moment.
 // Then what the reader got is held against what was sent.
 func TestStorm(t *testing.T) {
-	onBothPaths(t, func(t *testing.T, l *link) {
+	test := func(t *testing.T, l *link) {
 		for round := range 24 {
 			s := &storm{link: l, end: []string{"close", "finish", "abort"}[round%3]}
 			s.run(round%2 == 0)
 		}
-	})
+	}
+	onBothPaths(t, test)
+	t.Run("TLS", func(t *testing.T) { test(t, &link{t: t, tls: certificate(t)}) })
 }
 
 // storm is one connection.
