@@ -60,8 +60,9 @@ bench: build ## the rows of docs/performance.md, with their ratios and limits
 	$(call LOAD,reconnect --kill --log redis --topics 10 --per-client 10 --rate 20 --duration 24s --inflight 256 --max-reads 100); \
 	for n in 1000 5000; do $(call ROW,broadcast --clients $$n --max-cpu-ratio 1.16); done; \
 	$(call ROW,broadcast --clients 19000 --rate 5 --max-cpu-ratio 1.16); \
-	$(call ROW,broadcast --topics 100 --rate 1000 --batch 100); \
-	$(call ROW,broadcast --topics 10000 --rate 10000 --batch 100); \
+	$(call ROW,broadcast --topics 100 --rate 1000 --batch 100 --max-cpu-ratio 1.16); \
+	$(call ROW,broadcast --topics 10000 --per-client 100 --rate 1000 --batch 100 --max-cpu-ratio 1.16); \
+	$(call ROW,broadcast --topics 10000 --rate 10000 --batch 1000 --linger 80ms); \
 	[ -z "$$failed" ] || { echo "over their limits:$$failed"; exit 1; }
 
 torture: build deps ## everything goes wrong, for TORTURE (10m) with each kind of Redis; fails on any silent loss

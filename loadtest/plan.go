@@ -14,7 +14,8 @@ type Plan struct {
 	Warmup     time.Duration `default:"${warmup=3s}" help:"Publishing before the measured interval."`
 	Duration   time.Duration `default:"${duration=20s}" help:"The measured interval."`
 	Publishers int           `default:"8" help:"Connections that publish over HTTP; a topic's events go over one."`
-	Batch      int           `default:"${batch=1}" help:"Most events published at once, where a publisher is behind its schedule."`
+	Batch      int           `default:"${batch=1}" help:"Most events published at once, where several are due."`
+	Linger     time.Duration `default:"0s" help:"How long an event waits for others to be published with; it counts as latency."`
 	Raw        bool          `help:"Publish by Redis PUBLISH instead of HTTP."`
 	Keyed      bool          `help:"Give events a conflation key."`
 	Inflight   int           `default:"64" help:"Handshakes at a time."`

@@ -24,7 +24,8 @@ type Schedule struct {
 	Start  int64   // ns
 	Rate   float64 // events a second, over all topics
 	Topics int
-	Size   int // bytes of an event's data
+	Size   int           // bytes of an event's data
+	Linger time.Duration // a publisher waits so long after an event is due, for others that go with it
 }
 
 func (s Schedule) due(i uint64) int64 { return s.Start + int64(float64(i)*1e9/s.Rate) }
@@ -48,8 +49,8 @@ type Pace struct {
 }
 
 // Run publishes by the schedule until ctx ends, each topic over one of the
-// publishers, so that its events stay in order. Where a publisher is behind it
-// publishes up to batch events at once. It gives the n of each topic's newest
+// publishers, so that its events stay in order. Where several are due to a
+// publisher, it publishes up to batch of them at once. It gives the n of each topic's newest
 // event, and calls uncertain for those whose outcome is unknown.
 func (s Schedule) Run(ctx context.Context, publishers []Publisher, batch int, uncertain func(topic uint32, n uint64)) ([]uint64, Pace) {
 	published := make([]uint64, s.Topics)
@@ -84,7 +85,7 @@ func (s Schedule) runOne(ctx context.Context, p Publisher, j, of, batch int, pub
 		return pace
 	}
 	for i := uint64(j); ; {
-		if !sleepUntil(ctx, s.due(i)) {
+		if !sleepUntil(ctx, s.due(i)+int64(s.Linger)) {
 			return pace
 		}
 		at := now()

@@ -98,7 +98,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 		return err
 	}
 	defer closeAll(publishers)
-	schedule := Schedule{Start: now() + int64(200*time.Millisecond), Rate: p.Rate, Topics: p.Topics, Size: p.Size}
+	schedule := Schedule{Start: now() + int64(200*time.Millisecond), Rate: p.Rate, Topics: p.Topics, Size: p.Size, Linger: p.Linger}
 	// The interval begins and ends between two events: a burst is in it or not.
 	interval := 1e9 / p.Rate
 	between := func(at float64) int64 { return schedule.Start + int64((math.Ceil(at/interval)-0.5)*interval) }

@@ -25,7 +25,7 @@ type commands struct {
 	Storm     stormCommand     `kong:"cmd" help:"Connect, authenticate and subscribe as fast as can be."`
 	Reconnect reconnectCommand `kong:"cmd,set='topics=10',set='rate=100'" help:"All sockets are killed, and all clients resume."`
 	Saturate  saturateCommand  `kong:"cmd,set='duration=5s',set='warmup=2s',set='batch=64'" help:"Raise the rate until loss or p99 gives: the most deliveries per second that hold."`
-	Slow      slowCommand      `kong:"cmd,set='duration=60s',set='size=4096'" help:"A share of the readers stalls: what do the others notice, and what does it cost?"`
+	Slow      slowCommand      `kong:"cmd,set='duration=60s',set='rate=5',set='size=4096'" help:"A share of the readers stalls: what do the others notice, and what does it cost?"`
 	Soak      soakCommand      `kong:"cmd,set='topics=100',set='rate=100',set='duration=10m'" help:"A long run in which clients leave and resume."`
 
 	Torture tortureCommand `cmd:"" help:"Everything goes wrong: instances and Redis die, hang and lie, and no event may be lost in silence."`

@@ -66,7 +66,7 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"broadcast", "--rate", "50", "--sse", "0.5", "--floor", "--naive"},
-		{"jobs", "--topics", "12", "--rate", "200", "--floor", "--batch", "4"},
+		{"jobs", "--topics", "12", "--per-client", "3", "--rate", "200", "--floor", "--naive", "--batch", "4", "--linger", "30ms"},
 		{"reconnect", "--away", "20ms", "--sse", "0.5"},
 		{"soak", "--topics", "3", "--per-client", "2", "--churn", "0.2", "--duration", "1200ms"},
 		{"slow", "--rate", "50", "--duration", "1s"},
