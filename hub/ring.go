@@ -1,6 +1,10 @@
 package hub
 
-import "github.com/pushhub/pushhub/protocol"
+import (
+	"time"
+
+	"github.com/pushhub/pushhub/protocol"
+)
 
 // ring holds the newest events of a tenant without a hole: all of lo < seq ≤ the
 // tenant's pos. Guarded by the tenant's lock.
@@ -8,6 +12,7 @@ type ring struct {
 	lo     uint64
 	events []*protocol.Event
 	bytes  int
+	pushed time.Time // when the newest came
 }
 
 // Bounds of a ring. A client that reconnects at once finds what it missed here
@@ -22,8 +27,17 @@ func (r *ring) reset(pos uint64) { *r = ring{lo: pos} }
 func (r *ring) push(e *protocol.Event) {
 	r.events = append(r.events, e)
 	r.bytes += len(e.JSON)
+	r.pushed = time.Now()
 	if r.bytes > ringBytes || e.At-r.events[0].At > ringAgeMS {
 		r.trim(e.At)
+	}
+}
+
+// age trims by the time that has passed since the newest came, which no clock's jump
+// changes.
+func (r *ring) age() {
+	if n := len(r.events); n > 0 {
+		r.trim(r.events[n-1].At + time.Since(r.pushed).Milliseconds())
 	}
 }
 

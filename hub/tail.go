@@ -1,6 +1,10 @@
 package hub
 
-import "github.com/pushhub/pushhub/protocol"
+import (
+	"time"
+
+	"github.com/pushhub/pushhub/protocol"
+)
 
 // tail is what one read of a topic brought, kept so that the next reader of the
 // topic need not ask the log: all retained events of the topic with
@@ -11,7 +15,7 @@ type tail struct {
 	floor  uint64
 	last   uint64 // as TopicView.Last
 	events []*protocol.Event
-	at     int64 // when it was read, ms of the hub's clock
+	at     time.Time // when it was read
 }
 
 // Bounds of what tails may hold in a tenant. Over it they are all dropped: they
@@ -19,7 +23,7 @@ type tail struct {
 const (
 	maxTails      = 1024
 	maxTailEvents = 1200
-	tailAgeMS     = 60_000
+	tailAge       = time.Minute
 )
 
 // fromTails answers q from memory, up to pos, if it can.
@@ -73,7 +77,7 @@ func (t *tenant) tail(topic string) *tail {
 	if tl.hi > t.pos {
 		return nil // its end is still on its way to us
 	}
-	if tl.hi < t.ring.lo || t.now()-tl.at > tailAgeMS || len(tl.events) > maxTailEvents {
+	if tl.hi < t.ring.lo || time.Since(tl.at) > tailAge || len(tl.events) > maxTailEvents {
 		delete(t.tails, topic)
 		return nil
 	}
@@ -104,7 +108,7 @@ func (t *tenant) keepTails(q Query, v View) {
 		if tv.More || tq.To != 0 && tq.To < v.Head || tq.After > v.Head {
 			continue
 		}
-		tl := &tail{lo: tq.After, hi: v.Head, floor: v.Floor, last: tv.Last, at: t.now()}
+		tl := &tail{lo: tq.After, hi: v.Head, floor: v.Floor, last: tv.Last, at: time.Now()}
 		if tq.Newest > 0 {
 			tl.lo = newestFrom(tq, tv)
 		}

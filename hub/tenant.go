@@ -61,8 +61,6 @@ func newTenant(h *Hub, name string) *tenant {
 	return t
 }
 
-func (t *tenant) now() int64 { return time.Now().UnixMilli() }
-
 func (t *tenant) empty() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -307,7 +305,7 @@ func (t *tenant) settle(v View, dirty *[]Sink) {
 // verify finds a channel that is alive but deaf: what the log has must come.
 func (t *tenant) verify() {
 	t.mu.Lock()
-	t.ring.trim(t.now())
+	t.ring.age()
 	ok, gen, known := t.ok, t.gen, t.cursor()
 	t.mu.Unlock()
 	if !ok || t.h.off.has(ruleVerify) {

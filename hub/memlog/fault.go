@@ -26,7 +26,7 @@ func (l *Log) NewEpoch(tenant string, lost int) {
 	t := l.tenant(tenant)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begin(l.now())
+	t.begin(l.clock())
 	t.rewind(t.head - min(t.head, uint64(lost)))
 	t.turn()
 }
@@ -42,8 +42,8 @@ func (t *tenant) rewind(head uint64) {
 			t.index.Remove(el)
 			delete(t.topics, name)
 		case n > 0:
-			top.events = slices.Delete(top.events, n, len(top.events))
-			top.last, top.lastAt = top.events[n-1].Cursor.Seq, top.events[n-1].At
+			top.events, top.came = slices.Delete(top.events, n, len(top.events)), top.came[:n]
+			top.last, top.lastAt = top.events[n-1].Cursor.Seq, top.came[n-1]
 		default:
 			// Nothing is retained that tells its last seq: what is left of the chain
 			// gives a bound.
@@ -51,7 +51,7 @@ func (t *tenant) rewind(head uint64) {
 			if len(top.events) > 0 {
 				bound = min(bound, top.events[0].Prev)
 			}
-			top.events, top.last = nil, bound
+			top.events, top.came, top.last = nil, nil, bound
 		}
 	}
 	t.sortIndex()

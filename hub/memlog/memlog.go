@@ -33,8 +33,10 @@ const sweepEvery = time.Minute
 
 // Options of a Log. The zero value is good.
 type Options struct {
-	Retention hub.Retention    // nil: hub.DefaultRetention
-	Now       func() time.Time // nil: time.Now
+	Retention hub.Retention // nil: hub.DefaultRetention
+	// Now gives the time that is said of events that bring none; nil: time.Now. Nothing
+	// depends on it: ages go by the monotonic clock, and do not mind when it jumps.
+	Now func() time.Time
 }
 
 // Log implements hub.Log.
@@ -42,6 +44,7 @@ type Log struct {
 	// Fixed after construction.
 	retention hub.Retention
 	now       func() time.Time
+	began     time.Time
 	closed    chan struct{} // closed by Close
 	done      chan struct{} // closed when run has returned
 	close     func()        // closes closed, once
@@ -66,6 +69,7 @@ func New(opts Options) *Log {
 	l := &Log{
 		retention: opts.Retention,
 		now:       opts.Now,
+		began:     time.Now(),
 		closed:    make(chan struct{}),
 		done:      make(chan struct{}),
 		tenants:   make(map[string]*tenant),
@@ -105,7 +109,7 @@ func (l *Log) run() {
 		case <-sweep.C:
 			for _, t := range l.all() {
 				t.mu.Lock()
-				t.sweep(l.now())
+				t.sweep(l.clock())
 				t.mu.Unlock()
 			}
 		}
@@ -122,7 +126,7 @@ func (l *Log) Publish(ctx context.Context, tenant string, events []protocol.Publ
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := l.now()
-	t.begin(now)
+	t.begin(l.clock())
 	for i := range events {
 		e, first := t.append(&events[i], now, l.retention)
 		cursors[i] = first
@@ -142,9 +146,12 @@ func (l *Log) Look(ctx context.Context, tenant string, q hub.Query) (hub.View, e
 	t := l.tenant(tenant)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begin(l.now())
+	t.begin(l.clock())
 	return t.look(q), nil
 }
+
+// clock gives the ms since the log was made.
+func (l *Log) clock() int64 { return time.Since(l.began).Milliseconds() }
 
 // check says why the log does not answer, if so.
 func (l *Log) check(ctx context.Context) error {

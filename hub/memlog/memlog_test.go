@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -176,7 +175,7 @@ func TestStorm(t *testing.T) {
 			case 4:
 				state := l.tenant(tenant)
 				state.mu.Lock()
-				state.sweep(l.now().Add(500 * time.Millisecond))
+				state.sweep(l.clock() + 500)
 				state.mu.Unlock()
 			}
 		}
@@ -235,14 +234,14 @@ func (top *topic) check(head uint64) error {
 		return fmt.Errorf("first %d, last %d, head %d", top.first, top.last, head)
 	}
 	n := len(top.events)
-	if n > top.rule.Events {
-		return fmt.Errorf("%d events", n)
+	if n > top.rule.Events || n != len(top.came) {
+		return fmt.Errorf("%d events, %d came", n, len(top.came))
 	}
 	if n > 0 && top.events[n-1].Cursor.Seq != top.last {
 		return fmt.Errorf("newest %v, last %d", top.events[n-1].Cursor, top.last)
 	}
 	for i := 1; i < n; i++ {
-		if a, b := top.events[i-1], top.events[i]; b.Prev != a.Cursor.Seq || b.Cursor.Seq <= b.Prev || b.At < a.At {
+		if a, b := top.events[i-1], top.events[i]; b.Prev != a.Cursor.Seq || b.Cursor.Seq <= b.Prev || top.came[i] < top.came[i-1] {
 			return fmt.Errorf("%v before %v, which has prev %d", a.Cursor, b.Cursor, b.Prev)
 		}
 	}

@@ -28,7 +28,7 @@ type tenant struct {
 	base             uint64 // seq at which epoch began
 	head             uint64
 	floor            uint64 // the greatest last seq of the topics that left the index
-	clock            int64  // ms since 1970; never goes back, so that older events come first
+	clock            int64  // ms since the log was made, by the monotonic clock: ages go by it
 
 	topics map[string]*list.Element // of *topic
 	index  list.List                // of *topic, by last
@@ -46,8 +46,9 @@ type topic struct {
 	rule   hub.RetentionRule
 	first  uint64            // seq of the event that brought it into the index
 	last   uint64            // seq of its newest event
-	lastAt int64             // arrival of that
+	lastAt int64             // the tenant's clock when that came
 	events []*protocol.Event // the retained ones, oldest first
+	came   []int64           // the tenant's clock when each of them came
 }
 
 // publicID is a publisher's own id of an event. It counts within its topic:
@@ -61,8 +62,8 @@ type datedID struct {
 }
 
 // begin makes the tenant ready for whatever is asked at this moment.
-func (t *tenant) begin(now time.Time) {
-	t.clock = max(t.clock, now.UnixMilli())
+func (t *tenant) begin(clock int64) {
+	t.clock = max(t.clock, clock)
 	if t.epoch == "" {
 		t.epoch = newEpoch()
 	}
@@ -96,18 +97,18 @@ func (t *tenant) append(p *protocol.Publication, now time.Time, retention hub.Re
 		Type:   p.Type,
 		Key:    p.Key,
 		Final:  p.Final,
-		At:     t.clock,
+		At:     now.UnixMilli(),
 		JSON:   encode(c, p, now),
 	}
-	top.lastAt = e.At
-	top.events = append(top.events, e)
+	top.lastAt = t.clock
+	top.events, top.came = append(top.events, e), append(top.came, t.clock)
 	t.trim(top)
 	if id.id != "" {
 		if t.firsts == nil {
 			t.firsts = make(map[publicID]protocol.Cursor)
 		}
 		t.firsts[id] = c
-		t.ids = append(t.ids, datedID{id, e.At, c.Seq})
+		t.ids = append(t.ids, datedID{id, t.clock, c.Seq})
 	}
 	return e, c
 }
@@ -144,7 +145,7 @@ func encode(c protocol.Cursor, p *protocol.Publication, now time.Time) []byte {
 func (t *tenant) trim(top *topic) {
 	oldest := t.clock - top.rule.Age.Milliseconds()
 	n := max(0, len(top.events)-top.rule.Events)
-	for n < len(top.events) && top.events[n].At < oldest {
+	for n < len(top.events) && top.came[n] < oldest {
 		n++
 	}
 	top.drop(n)
@@ -153,9 +154,9 @@ func (t *tenant) trim(top *topic) {
 // drop lets go of the n oldest events.
 func (top *topic) drop(n int) {
 	clear(top.events[:n]) // the array outlives the slice of it
-	top.events = top.events[n:]
+	top.events, top.came = top.events[n:], top.came[n:]
 	if len(top.events) == 0 {
-		top.events = nil
+		top.events, top.came = nil, nil
 	}
 }
 
@@ -175,8 +176,8 @@ func (t *tenant) forgetIDs() {
 }
 
 // sweep lets go of all that is too old.
-func (t *tenant) sweep(now time.Time) {
-	t.clock = max(t.clock, now.UnixMilli())
+func (t *tenant) sweep(clock int64) {
+	t.clock = max(t.clock, clock)
 	t.forgetIDs()
 	for el := t.index.Front(); el != nil; {
 		top, next := el.Value.(*topic), el.Next()

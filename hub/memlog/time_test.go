@@ -113,18 +113,24 @@ func TestSweepKeepsFloor(t *testing.T) {
 	})
 }
 
-// TestClockGoesBack has a clock that is put right in between.
-func TestClockGoesBack(t *testing.T) {
-	now := time.UnixMilli(1_000_000)
-	l := New(Options{Retention: rules(t, ">:100/10s"), Now: func() time.Time { return now }})
-	defer l.Close()
-	publish(t, l, "t", on("a"))
-	now = now.Add(-5 * time.Second)
-	publish(t, l, "t", on("a"))
-	v := look(t, l, "t", "a")
-	require.EqualValues(t, 1_000_000, v.Topics[0].Events[1].At, "its clock never goes back")
-	require.Contains(t, string(v.Topics[0].Events[1].JSON), now.UTC().Format(`"time":"2006-01-02T15:04:05.000Z"`))
-	require.NoError(t, l.tenant("t").check())
+// TestClockJumps has a wall clock that jumps by more than all that is kept: an age is
+// the time that has passed.
+func TestClockJumps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var off time.Duration
+		l := New(Options{Retention: rules(t, ">:100/10s"), Now: func() time.Time { return time.Now().Add(off) }})
+		defer l.Close()
+		for _, off = range []time.Duration{0, 24 * time.Hour, -24 * time.Hour} {
+			time.Sleep(3 * time.Second)
+			publish(t, l, "t", once("a", "x"), on("a"))
+			got := look(t, l, "t", "a").Topics[0].Events
+			require.Contains(t, string(got[len(got)-1].JSON), time.Now().Add(off).UTC().Format(`"time":"2006-01-02T15:04:05.000Z"`))
+		}
+		require.Equal(t, []uint64{1, 2, 3, 4}, seqs(look(t, l, "t", "a").Topics[0].Events), "x is there once")
+		time.Sleep(4*time.Second + time.Millisecond)
+		require.Equal(t, []uint64{3, 4}, seqs(look(t, l, "t", "a").Topics[0].Events))
+		require.NoError(t, l.tenant("t").check())
+	})
 }
 
 // TestCoveredAtOnce has each note read before the next: none needs time to pass.

@@ -47,6 +47,7 @@ var faults = []fault{
 	{name: "zombie", help: "SIGSTOP of the instance that ingests, for longer than its lease", do: zombie},
 	{name: "roll", help: "SIGTERM of each instance in turn: it drains, ends with 0 in time, and is started again", do: roll},
 	{name: "cut-pubsub", help: "CLIENT KILL TYPE pubsub, three times: no client is disconnected", do: cutPubSub},
+	{name: "clock", help: "the wall clock of an instance jumps, and back: no client is disconnected", do: jump},
 	{name: "net-reset", help: "the connections of an instance's clients are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
 		pick(rng, w.hubs).front.reset()
 		return nil

@@ -3,6 +3,7 @@ package torture
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,17 @@ func (h *hub) get(ctx context.Context, path string) (int, []byte) {
 func (h *hub) status(ctx context.Context, path string) int {
 	status, _ := h.get(ctx, path)
 	return status
+}
+
+// clock gives what time an instance has; zero if it does not say.
+func (h *hub) clock(ctx context.Context) time.Time {
+	var health struct {
+		Timestamp time.Time `json:"timestamp"`
+	}
+	if _, b := h.get(ctx, "/health"); json.Unmarshal(b, &health) != nil {
+		return time.Time{}
+	}
+	return health.Timestamp
 }
 
 // metric sums a metric over its labels.

@@ -155,10 +155,10 @@ func (w *world) start(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
+// token gives one that is good whatever clock an instance has.
 func token(secret, tenant string) (string, error) {
-	now := time.Now()
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"tenant_id": tenant, "sub": "torture", "publish": []string{">"}, "iat": now.Unix(), "exp": now.Add(24 * time.Hour).Unix(),
+		"tenant_id": tenant, "sub": "torture", "publish": []string{">"}, "exp": time.Now().Add(365 * 24 * time.Hour).Unix(),
 	}).SignedString([]byte(secret))
 }
 

@@ -95,6 +95,31 @@ func zombie(ctx context.Context, w *world, rng *rand.Rand) error {
 	return await(ctx, h.name+" is back", func() bool { return h.status(ctx, "/health") == http.StatusOK })
 }
 
+// jumps are by how much a clock is set wrong: less than a token's leeway, and far more
+// than all that is kept.
+var jumps = []time.Duration{7 * time.Second, -7 * time.Second, time.Hour, -time.Hour, 40 * 24 * time.Hour, -40 * 24 * time.Hour}
+
+// jump sets the clock of an instance wrong for a while. Order, retention and the log's
+// ages do not go by it; tokens do, and those used here are good for long enough.
+func jump(ctx context.Context, w *world, rng *rand.Rand) error {
+	h := pick(rng, w.hubs)
+	return w.undisturbed(ctx, func() error {
+		for range 3 {
+			off := pick(rng, jumps)
+			if err := h.setClock(off); err != nil {
+				return err
+			}
+			if is := h.clock(ctx); time.Until(is.Add(-off)).Abs() > 5*time.Second {
+				return fmt.Errorf("the clock of %s was to be off by %v, and it says %v", h.name, off, is)
+			}
+			if err := pause(ctx, seconds(rng, 1, 3)); err != nil {
+				return err
+			}
+		}
+		return h.setClock(0)
+	})
+}
+
 // roll restarts every instance in order, as an update of a deployment does.
 func roll(ctx context.Context, w *world, _ *rand.Rand) error {
 	for _, h := range w.hubs {
