@@ -19,14 +19,16 @@ type pace struct {
 	tick     time.Duration // how often the lease is asked for, and what waits is seen to
 	mark     time.Duration // from one mark to the next
 	lease    time.Duration
-	settled  time.Duration // who has listened for so long has heard all that is not in the log yet
+	settled  time.Duration // how long one must have listened to lead: by then all others have said what they hold
 	lookBack time.Duration // how long those who do not lead leave a message to the one who does
+	patience time.Duration // how long one waits for another who holds older messages, and brings none of them in …
+	stale    time.Duration // … or has said so before that long, and not again
 	last     time.Duration // for what is left at the end
 }
 
 var defaultPace = pace{
 	tick: 500 * time.Millisecond, mark: time.Second, lease: 5 * time.Second,
-	settled: 3 * time.Second, lookBack: 2 * time.Second, last: 2 * time.Second,
+	settled: 3 * time.Second, lookBack: 2 * time.Second, patience: 5 * time.Second, stale: 3 * time.Second, last: 2 * time.Second,
 }
 
 const (
@@ -76,9 +78,15 @@ type Ingester struct {
 	mu      sync.Mutex
 	hangUp  context.CancelCauseFunc // ends the present connection
 	since   time.Time               // when its first mark came; zero: none has yet
+	from    int64                   // that mark, 0: none
+	stand   redislog.Standing       // how things stood …
+	stood   time.Time               // … when that was asked for
+	sure    time.Time               // from when on all that others hold is in stand: they had time to say so
+	blocked time.Time               // since when stand.Held is what it is
 	refused time.Time               // since when the lease cannot be asked for; zero: it can
 	why     error                   // why not
-	unheard int                     // answers about the lease since something was heard
+	unheard int                     // answers about the lease, one a tick, since something was heard
+	counted time.Time               // when the last of them was asked for
 	leading bool
 	queues  map[string]*queue // tenant → its messages that wait; none is empty
 	held    int               // bytes of those
@@ -116,8 +124,8 @@ func (g *Ingester) Refused() (time.Duration, error) {
 // Stats gives the counters.
 func (g *Ingester) Stats() *Stats { return &g.stats }
 
-// Run ingests until ctx ends. Then, if this instance leads, it brings in what it
-// has heard, and gives the lease back.
+// Run ingests until ctx ends. Then it brings in what it has heard and who leads has
+// not, or all if it leads itself, and gives the lease back.
 func (g *Ingester) Run(ctx context.Context) {
 	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -131,8 +139,9 @@ func (g *Ingester) Run(ctx context.Context) {
 	defer time.AfterFunc(g.pace.last, cancel).Stop()
 	g.mu.Lock()
 	g.closing = true
-	g.more.Broadcast()
 	g.mu.Unlock()
+	g.see()
+	g.more.Broadcast()
 	working.Wait()
 	if _, err := g.opts.Log.Lease(calls, redislog.Claim{Owner: g.owner, Mark: time.Hour}); err != nil {
 		g.opts.Logger.Debug().Err(err).Msg("the lease of the ingest was not given back: it ends by itself")
@@ -144,23 +153,22 @@ func (g *Ingester) Run(ctx context.Context) {
 
 // listen hears the channels, on one connection after the other.
 func (g *Ingester) listen(ctx context.Context) {
-	for pause := 50 * time.Millisecond; ; {
+	const shortest = 50 * time.Millisecond // a connection that was good is wanted back at once
+	for pause := shortest; ; {
 		conn, hangUp := context.WithCancelCause(ctx)
 		g.mu.Lock()
 		g.hangUp, g.unheard = hangUp, 0
 		g.mu.Unlock()
-		began := time.Now()
 		err := g.opts.Log.Hear(conn, g.opts.Mapping.Patterns(), 16*g.opts.MaxBytes, ear{g})
 		hangUp(nil)
 		if ctx.Err() != nil {
 			return
 		}
 		g.finish()
-		g.missing()
-		g.warn("the raw channels are not heard", err)
-		if time.Since(began) > time.Minute {
-			pause = 50 * time.Millisecond
+		if g.missing() {
+			pause = shortest
 		}
+		g.warn("the raw channels are not heard", err)
 		select {
 		case <-ctx.Done():
 			return
@@ -188,14 +196,15 @@ func (g *Ingester) finish() {
 }
 
 // missing notes that messages are missed, and has the lease given up: others hear
-// them.
-func (g *Ingester) missing() {
+// them. It says whether they were heard until now.
+func (g *Ingester) missing() (heard bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.stats.Ready.Store(false)
-	g.since = time.Time{}
+	heard = g.stats.Ready.Swap(false)
+	g.since, g.from = time.Time{}, 0
 	g.follow()
 	g.hasten()
+	return heard
 }
 
 // hasten has lead ask for the lease now.
@@ -209,15 +218,16 @@ func (g *Ingester) hasten() {
 // lead is the goroutine that has the lease when it can get it, and sees to what
 // waits.
 func (g *Ingester) lead(ctx context.Context) {
-	tick := time.NewTicker(g.pace.tick)
-	defer tick.Stop()
 	for {
 		g.renew(ctx)
-		g.see()
+		tick := g.pace.tick
+		if g.see() {
+			tick /= 5
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(tick):
 		case <-g.hurry:
 		}
 	}
@@ -231,15 +241,15 @@ var errDeaf = errors.New("marks are set and not heard")
 func (g *Ingester) renew(ctx context.Context) {
 	g.mu.Lock()
 	since, was := g.since, g.leading
+	claim := redislog.Claim{Owner: g.owner, Lasts: g.pace.lease, Mark: g.pace.mark, From: g.from, Held: g.oldest(), Stale: g.pace.stale}
 	g.mu.Unlock()
-	claim := redislog.Claim{Owner: g.owner, Lasts: g.pace.lease, Mark: g.pace.mark}
 	if since.IsZero() {
 		claim.Lasts, claim.Mark = 0, 0
 	} else {
 		claim.Heir = was || time.Since(since) >= g.pace.settled
 	}
 	asked := time.Now()
-	has, err := g.opts.Log.Lease(ctx, claim)
+	stand, err := g.opts.Log.Lease(ctx, claim)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
@@ -253,13 +263,17 @@ func (g *Ingester) renew(ctx context.Context) {
 		return
 	}
 	g.refused = time.Time{}
-	if g.unheard++; g.unheard > deaf {
+	g.stands(stand, asked)
+	if asked.Sub(g.counted) >= g.pace.tick*9/10 {
+		g.unheard, g.counted = g.unheard+1, asked
+	}
+	if g.unheard > deaf {
 		g.hangUp(errDeaf)
 	}
 	switch {
 	case g.since != since: // what came in between is missed
 		g.hasten()
-	case !has:
+	case !stand.Leads:
 		g.follow()
 	case !g.leading:
 		g.leading = true
@@ -267,6 +281,22 @@ func (g *Ingester) renew(ctx context.Context) {
 		g.opts.Logger.Info().Msg("this instance ingests the raw channels")
 	}
 }
+
+// stands notes how things stood when that was asked for. Where Redis did not answer for
+// a while it was deaf to the others, too. With mu held.
+func (g *Ingester) stands(stand redislog.Standing, asked time.Time) {
+	now := time.Now()
+	if !g.stood.IsZero() && now.Sub(g.stood) > g.fresh() {
+		g.sure, g.blocked = now.Add(2*g.pace.tick), now
+	}
+	if stand.Held != g.stand.Held {
+		g.blocked = now
+	}
+	g.stand, g.stood = stand, asked
+}
+
+// fresh is for how long a standing counts.
+func (g *Ingester) fresh() time.Duration { return 3 * g.pace.tick }
 
 // follow leaves it to others to lead. With mu held.
 func (g *Ingester) follow() {
@@ -284,13 +314,13 @@ type ear struct{ g *Ingester }
 
 func (e ear) Subscribed() { e.g.hasten() } // for a mark
 
-func (e ear) Marked() {
+func (e ear) Marked(mark int64) {
 	g := e.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unheard = 0
 	if g.since.IsZero() {
-		g.since = time.Now()
+		g.since, g.from = time.Now(), mark
 		g.stats.Ready.Store(true)
 		g.hasten()
 		// Who has listened the longest has to be the first to lead.

@@ -73,7 +73,8 @@ func (w *world) tell(format string, args ...any) { fmt.Fprintf(&w.story, format+
 
 func (w *world) join() {
 	g := New(Options{Log: w.log, MaxBytes: 64 << 10})
-	g.pace.lookBack, g.pace.settled, g.pace.tick = 0, 0, 0 // when to look is the model's to say
+	g.pace.lookBack, g.pace.settled, g.pace.patience = 0, 0, time.Hour // when to look is the model's to say
+	g.hangUp = func(error) {}                                          // nor does one hang up because nothing comes
 	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1}
 	w.peers = append(w.peers, p)
 	w.connect(p)
@@ -82,7 +83,6 @@ func (w *world) join() {
 func (w *world) connect(p *peer) {
 	w.tell("%s is connected", p.name)
 	p.next, p.first, p.mark = len(w.stream), -1, 0
-	p.g.since = time.Now()
 	w.setMark()
 }
 
@@ -125,6 +125,7 @@ func (w *world) read(p *peer, n int) {
 			if p.first < 0 {
 				p.first = p.next
 			}
+			ear{p.g}.Marked(i.mark)
 		case p.mark > 0:
 			p.count++
 			p.heard = append(p.heard, i)
@@ -135,36 +136,39 @@ func (w *world) read(p *peer, n int) {
 	}
 }
 
-// settled says whether no other has heard what came before this one's connection
-// and is not in the log.
-func (w *world) settled(p *peer) bool {
-	if p.first < 0 {
-		return false
-	}
+// inform has all others read as far as what came before this one's connection, and say
+// what they hold; then this one asks how things stand. So much is left to the pace of
+// the ingest, all else to what instances tell each other.
+func (w *world) inform(p *peer) {
 	for _, other := range w.peers {
-		if !other.alive || other == p {
-			continue
-		}
-		if other.next >= 0 && other.next < p.first {
-			return false
-		}
-		for tenant := range other.g.queues {
-			if w.front(other, tenant) < p.first {
-				return false
-			}
+		if other.alive && other != p {
+			w.read(other, p.first-other.next)
+			other.g.renew(w.t.Context())
 		}
 	}
-	return true
+	p.g.renew(w.t.Context())
+}
+
+// bury has the others know that a peer is dead, as they do after some seconds.
+func (w *world) bury(p *peer) {
+	p.alive = false
+	p.g.queues = map[string]*queue{}
+	p.g.missing()
+	p.g.renew(w.t.Context())
 }
 
 // act has a peer bring in something, as the one who leads or as another. Some
 // answers are lost.
-func (w *world) act(p *peer) {
+func (w *world) act(p *peer, wild bool) {
 	g := p.g
 	if !p.alive || len(g.queues) == 0 {
 		return
 	}
-	g.leading = w.rng.IntN(2) == 0
+	if wild {
+		g.leading, g.stand, g.stood, g.sure = w.rng.IntN(2) == 0, redislog.Standing{}, time.Now(), time.Time{}
+	} else {
+		w.inform(p)
+	}
 	for _, tenant := range w.tenants {
 		q := g.queues[tenant]
 		if q == nil || w.rng.IntN(2) == 0 {
@@ -188,8 +192,8 @@ func (w *world) advance(p *peer, q *queue) {
 	p.g.mu.Unlock()
 }
 
-// run runs a schedule. wild: any of them brings in what it has at any time; else
-// they have regard for what another has heard before, as with the lease.
+// run runs a schedule. wild: any of them brings in what it has at any time, also twice;
+// else as the lease and what they tell each other have it.
 func (w *world) run(wild bool) {
 	for range 2 + w.rng.IntN(2) {
 		w.join()
@@ -204,9 +208,7 @@ func (w *world) run(wild bool) {
 		case n < 70:
 			w.read(p, w.rng.IntN(20))
 		case n < 90:
-			if wild || w.settled(p) {
-				w.act(p)
-			}
+			w.act(p, wild)
 		case n < 94:
 			if p.alive && p.next >= 0 {
 				w.disconnect(p)
@@ -221,35 +223,27 @@ func (w *world) run(wild bool) {
 			}
 		default:
 			w.tell("%s dies", p.name)
-			p.alive = false
+			w.bury(p)
 		}
 	}
 	w.join() // so that one is alive
 	for _, p := range w.peers {
 		w.read(p, len(w.stream))
 	}
-	for _, tenant := range w.tenants {
-		for { // who has the oldest brings it in
-			var first *peer
-			for _, p := range w.peers {
-				if p.alive && p.g.queues[tenant] != nil && (first == nil || w.front(p, tenant) < w.front(first, tenant)) {
-					first = p
-				}
+	for rest := true; rest; {
+		rest = false
+		for _, p := range w.peers {
+			if !p.alive {
+				continue
 			}
-			if first == nil {
-				break
+			p.g.opts.MaxBytes = 1 // one message at a time
+			w.inform(p)
+			for _, q := range p.g.queues {
+				rest = true
+				w.advance(p, q)
 			}
-			first.g.opts.MaxBytes = 1 // one message at a time
-			w.advance(first, first.g.queues[tenant])
 		}
 	}
-}
-
-// front gives the place in the stream of the first message that waits.
-func (w *world) front(p *peer, tenant string) int {
-	n, err := strconv.Atoi(string(p.g.queues[tenant].waiting[0].Event.Data))
-	require.NoError(w.t, err)
-	return slices.Index(w.stream, item{tenant: tenant, number: n})
 }
 
 // verdict compares the log with what was heard.
@@ -313,6 +307,7 @@ func TestModel(t *testing.T) {
 					t.Logf("-model.seed %d -model.n 1, wild: %t\n%s", seed, wild, w.story.String())
 				}
 			}()
+			require.NoError(t, log.Client().Del(t.Context(), "pushhub:ingest").Err())
 			w.run(wild)
 			w.verdict(!wild)
 			if t.Failed() {

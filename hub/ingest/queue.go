@@ -25,7 +25,7 @@ type queue struct {
 // message is one that was heard.
 type message struct {
 	redislog.Raw
-	due time.Time // when it is looked for, unless this instance leads
+	due time.Time // when it is looked for, unless this instance has to bring it in itself
 }
 
 func (m *message) size() int { return cap(m.Event.Data) + overhead }
@@ -66,17 +66,12 @@ func (g *Ingester) drop(what, channel string, err error) {
 	}
 }
 
-// take has a message wait, unless too much does. What comes in the first seconds of
-// a connection is left to those who have heard what came before it, until this
-// instance could lead itself: else it might be appended before that.
+// take has a message wait, unless too much does.
 func (g *Ingester) take(tenant string, raw redislog.Raw) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unheard = 0
 	m := message{raw, time.Now().Add(g.pace.lookBack)}
-	if first := g.since.Add(g.pace.settled + 3*g.pace.tick); m.due.Before(first) {
-		m.due = first
-	}
 	if g.held+m.size() > g.most {
 		g.stats.Lost.Add(1)
 		return false
@@ -104,8 +99,9 @@ func (g *Ingester) turn(q *queue) {
 	g.more.Signal()
 }
 
-// see has all queues seen to in which something is due.
-func (g *Ingester) see() {
+// see has all queues seen to in which something is due. It says whether instances have
+// to bring in what they hold one after the other, and so wait for each other's word.
+func (g *Ingester) see() (pressing bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, q := range g.queues {
@@ -113,6 +109,8 @@ func (g *Ingester) see() {
 			g.turn(q)
 		}
 	}
+	held, from := g.oldest(), g.stand.From
+	return held != 0 && (from == 0 || held < from || g.leading && g.stand.Held != 0 && g.stand.Held < from)
 }
 
 // due gives how many messages of a queue it is time for, and go into one append.
@@ -124,11 +122,42 @@ func (g *Ingester) due(q *queue) int {
 		if bytes += m.size(); n > 0 && bytes > 16*g.opts.MaxBytes {
 			break
 		}
-		if !g.leading && time.Now().Before(m.due) {
+		if !g.timely(m) {
 			break
 		}
 	}
 	return n
+}
+
+// timely says whether it is time for a message. Nobody goes before one who holds
+// messages of an older mark: these were sent before. Who leads has heard itself what
+// others hold from its own first mark on; what is older than that, the others bring in
+// at once. Without knowing how things stand nobody goes. With mu held.
+func (g *Ingester) timely(m *message) bool {
+	now := time.Now()
+	if now.Before(g.sure) || now.Sub(g.stood) > g.fresh() {
+		return false
+	}
+	first, mine := m.Name.Mark, g.leading
+	if g.leading {
+		first = min(first, g.from)
+	} else {
+		mine = m.Name.Mark < g.stand.From || g.closing && g.stand.From == 0
+	}
+	if g.stand.Held != 0 && g.stand.Held < first && now.Sub(g.blocked) < g.pace.patience {
+		return false
+	}
+	return mine || !now.Before(m.due)
+}
+
+// oldest gives the mark of the oldest message that waits; 0: none does. With mu held.
+func (g *Ingester) oldest() (mark int64) {
+	for _, q := range g.queues {
+		if first := q.waiting[0].Name.Mark; mark == 0 || first < mark {
+			mark = first
+		}
+	}
+	return mark
 }
 
 // serve is a worker. It ends when g.closing says so and nothing is due, or only

@@ -138,21 +138,38 @@ type Claim struct {
 	Lasts time.Duration // for so long; 0 gives the lease back, if Owner has it
 	Heir  bool          // Owner has listened for long enough to have it; else only if nobody else listens either
 	Mark  time.Duration // a mark is set if the last is as old as this
+	From  int64         // the mark from which on Owner has heard all; 0: it hears nothing
+	Held  int64         // the mark of the oldest message that Owner has, and does not know to be in the log; 0: none
+	Stale time.Duration // what others have said of Held, and not again for so long, counts no more
 }
 
-// Lease takes, keeps or gives back the lease that says who ingests, and says
-// whether the owner has it now. It sets marks, too: see Hear. Errors are those of
-// Publish; to ask again does no harm.
-func (l *Log) Lease(ctx context.Context, c Claim) (has bool, err error) {
+// Standing is the answer to a Claim.
+type Standing struct {
+	Leads bool  // Owner has the lease
+	From  int64 // the Claim's of who has it; 0: nobody has
+	Held  int64 // the oldest mark that another names so; 0: none does
+}
+
+// Lease takes, keeps or gives back the lease that says who ingests, and tells how
+// things stand. Owner must not be empty. It sets marks, too: see Hear. Errors are those
+// of Publish; to ask again does no harm.
+func (l *Log) Lease(ctx context.Context, c Claim) (Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	answer, err := l.eval(ctx, leaseScript, []string{leaseKey}, []any{c.Owner, c.Lasts.Milliseconds(), c.Heir, c.Mark.Microseconds()})
+	args := []any{c.Owner, c.Lasts.Milliseconds(), c.Heir, c.Mark.Microseconds(), c.From, c.Held, c.Stale.Milliseconds()}
+	answer, err := l.eval(ctx, leaseScript, []string{leaseKey}, args)
 	if err != nil {
-		return false, fmt.Errorf("lease: %w", outcome(err))
+		return Standing{}, fmt.Errorf("lease: %w", outcome(err))
 	}
-	n, ok := answer.(int64)
-	if !ok {
-		return false, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
+	list, ok := answer.([]any)
+	if !ok || len(list) != 3 {
+		return Standing{}, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
 	}
-	return n == 1, nil
+	var n [3]int64
+	for i := range n {
+		if n[i], ok = list[i].(int64); !ok {
+			return Standing{}, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
+		}
+	}
+	return Standing{Leads: n[0] == 1, From: n[1], Held: n[2]}, nil
 }

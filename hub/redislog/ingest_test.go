@@ -253,9 +253,9 @@ func TestLease(t *testing.T) {
 	l := openAt(t, server.Addr())
 	ask := func(c Claim) bool {
 		t.Helper()
-		has, err := l.Lease(t.Context(), c)
+		stand, err := l.Lease(t.Context(), c)
 		require.NoError(t, err)
-		return has
+		return stand.Leads
 	}
 	x, y := Claim{Owner: "x", Lasts: time.Minute, Mark: time.Hour}, Claim{Owner: "y", Lasts: time.Minute, Mark: time.Hour, Heir: true}
 	forget := func() { // that somebody had it lately
@@ -312,6 +312,36 @@ func TestLease(t *testing.T) {
 	require.NoError(t, l.Client().Set(t.Context(), leaseKey, "x", 0).Err())
 	_, err := l.Lease(t.Context(), x)
 	require.ErrorContains(t, err, "WRONGTYPE")
+}
+
+// Each instance is told from where on the one that leads has heard all, and of the
+// oldest that others hold.
+func TestStanding(t *testing.T) {
+	l := openAt(t, logtest.StartRedis(t).Addr())
+	ask := func(c Claim) Standing {
+		t.Helper()
+		c.Mark, c.Stale = time.Hour, 3*time.Second
+		stand, err := l.Lease(t.Context(), c)
+		require.NoError(t, err)
+		return stand
+	}
+	x := Claim{Owner: "x", Lasts: time.Minute, Heir: true, From: 1_700_000_000_000_007}
+	require.Equal(t, Standing{Leads: true, From: x.From}, ask(x))
+	y := Claim{Owner: "y", Held: 1_700_000_000_000_003}
+	require.Equal(t, Standing{From: x.From}, ask(y))
+	require.Equal(t, Standing{Leads: true, From: x.From, Held: y.Held}, ask(x))
+	z := Claim{Owner: "held z", Held: 1_700_000_000_000_005}
+	require.Equal(t, Standing{From: x.From, Held: y.Held}, ask(z))
+	require.Equal(t, Standing{From: x.From, Held: z.Held}, ask(y))
+	y.Held = 0
+	require.Equal(t, Standing{From: x.From, Held: z.Held}, ask(y))
+	require.Equal(t, Standing{Leads: true, From: x.From, Held: z.Held}, ask(x), "y holds nothing any more")
+
+	said := strconv.FormatInt(time.Now().Add(-3*time.Second).UnixMilli(), 10)
+	require.NoError(t, l.Client().HSet(t.Context(), leaseKey, "held held z", "5 "+said).Err())
+	require.Equal(t, Standing{Leads: true, From: x.From}, ask(x), "z is gone")
+	require.False(t, l.Client().HExists(t.Context(), leaseKey, "held held z").Val())
+	require.Equal(t, Standing{}, ask(Claim{Owner: "x"}), "it is given back")
 }
 
 // Marks rise, whatever the clock does, and are not set more often than asked.

@@ -17,8 +17,8 @@ type Ear interface {
 	// Subscribed: messages come from now on, and Message after the next mark, which
 	// follows at once where Redis allows it.
 	Subscribed()
-	// Marked: a mark came.
-	Marked()
+	// Marked: a mark came, µs since 1970, about, by the clock of Redis.
+	Marked(mark int64)
 	// Message is one message. The payload is the callee's to keep; nil stands for
 	// one that is too large.
 	Message(name RawName, channel string, payload []byte)
@@ -126,7 +126,7 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 		_, err = nc.Write(request)
 		return err
 	}
-	mark := appendCommand(request, "EVAL", leaseScript.text, "1", leaseKey, "", "0", "0", "0")
+	mark := appendCommand(request, "EVAL", leaseScript.text, "1", leaseKey, "", "0", "0", "0", "0", "0", "0")
 	if _, err := nc.Write(appendCommand(mark, "EXEC")); err != nil {
 		return err
 	}
@@ -248,6 +248,6 @@ func (h *hearing) marked() error {
 	}
 	h.mark = mark
 	clear(h.counts)
-	h.ear.Marked()
+	h.ear.Marked(mark)
 	return nil
 }

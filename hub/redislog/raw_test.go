@@ -25,8 +25,8 @@ type listener struct {
 	stop       context.CancelFunc
 }
 
-func (l *listener) Subscribed() { l.subscribed <- struct{}{} }
-func (l *listener) Marked()     { l.marks <- struct{}{} }
+func (l *listener) Subscribed()  { l.subscribed <- struct{}{} }
+func (l *listener) Marked(int64) { l.marks <- struct{}{} }
 func (l *listener) Message(name RawName, channel string, payload []byte) {
 	l.came <- fmt.Sprintf("%s %d %s %q %t", name.Pattern, name.N, channel, payload, payload == nil)
 }
@@ -180,8 +180,8 @@ type namesOf struct {
 	stop   context.CancelFunc
 }
 
-func (*namesOf) Subscribed() {}
-func (*namesOf) Marked()     {}
+func (*namesOf) Subscribed()  {}
+func (*namesOf) Marked(int64) {}
 func (n *namesOf) Message(name RawName, _ string, payload []byte) {
 	if n.heard[name] = string(payload); len(n.heard) == 500 {
 		close(n.enough)
@@ -317,7 +317,7 @@ func (e *sequence) Subscribed() {
 	}
 }
 
-func (e *sequence) Marked() {
+func (e *sequence) Marked(int64) {
 	if e.told.WriteString("marked "); !strings.HasPrefix(e.told.String(), "subscribed ") {
 		e.t.Errorf("%s", e.told.String())
 	}

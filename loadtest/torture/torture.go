@@ -54,6 +54,7 @@ type world struct {
 	tokens   map[string]string // by tenant
 	poster   *http.Client
 	shaky    atomic.Bool // a Cluster is not whole
+	healed   time.Time   // when the last fault was over; for the one that injects
 	settling atomic.Bool // the end: nobody stalls any more
 }
 
@@ -229,6 +230,7 @@ func (w *world) inject(ctx context.Context, f fault, rng *rand.Rand) error {
 		err = pause(ctx, 3*time.Second)
 	}
 	w.history.Add(history.Record{Kind: history.Healed, Why: f.name})
+	w.healed = time.Now()
 	return err
 }
 

@@ -34,8 +34,31 @@ func (w *world) weather(ctx context.Context, p *proxy, d time.Duration, change f
 	return pause(ctx, d)
 }
 
+// alone is for how long an instance may be the only one that has heard a raw message,
+// which it leaves to the one that leads: if it dies meanwhile, the message is lost.
+const alone = 3 * time.Second
+
+// listening waits until all instances hear the raw channels, and have for a while: what
+// the last fault left to one of them is in the log.
+func (w *world) listening(ctx context.Context) error {
+	err := await(ctx, "all instances listen", func() bool {
+		n := int64(0)
+		for _, primary := range w.db.primaries(ctx) {
+			n += primary.client.PubSubNumSub(ctx, "pushhub:ingest").Val()["pushhub:ingest"]
+		}
+		return int(n) == len(w.hubs)
+	})
+	if err != nil {
+		return err
+	}
+	return pause(ctx, time.Until(w.healed.Add(alone)))
+}
+
 // restart kills an instance and starts it again.
 func (w *world) restart(ctx context.Context, h *hub, rng *rand.Rand) error {
+	if err := w.listening(ctx); err != nil {
+		return err
+	}
 	h.kill()
 	if err := pause(ctx, seconds(rng, 0, 3)); err != nil {
 		return err
@@ -61,6 +84,9 @@ func (w *world) ingester(ctx context.Context) (found *hub, err error) {
 const takeOver = 7 * time.Second
 
 func killIngester(ctx context.Context, w *world, rng *rand.Rand) error {
+	if err := w.listening(ctx); err != nil {
+		return err
+	}
 	h, err := w.ingester(ctx)
 	if err != nil {
 		return err
