@@ -52,10 +52,7 @@ var faults = []fault{
 		pick(rng, w.hubs).front.reset()
 		return nil
 	}},
-	{name: "net-vanish", help: "the WebSockets of an instance are gone, and nobody tells it", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		pick(rng, w.hubs).front.vanish()
-		return pause(ctx, noticed)
-	}},
+	{name: "net-vanish", help: "the WebSockets of an instance are gone, and nobody tells it", do: vanish},
 	{name: "net-delay", help: "latency between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.weather(ctx, pick(rng, w.hubs).front, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
 	}},

@@ -132,6 +132,20 @@ func (h *hub) metricWith(ctx context.Context, name, label string) (sum float64, 
 	return sum, nil
 }
 
+// disconnects gives how many clients the instance has seen the end of, by the reason.
+func (h *hub) disconnects(ctx context.Context) map[string]float64 {
+	all := map[string]float64{}
+	_, b := h.get(ctx, "/metrics")
+	for line := range strings.Lines(string(b)) {
+		_, after, ok := strings.Cut(line, `reason="`)
+		reason, value, ok2 := strings.Cut(after, `"`)
+		if n, err := strconv.ParseFloat(strings.TrimSpace(value[strings.LastIndexByte(value, ' ')+1:]), 64); err == nil && ok && ok2 && strings.HasPrefix(line, "pushhub_disconnects_total{") {
+			all[reason] += n
+		}
+	}
+	return all
+}
+
 func (h *hub) stop() {
 	h.kill()
 	h.front.close()

@@ -22,8 +22,25 @@ func seconds(rng *rand.Rand, from, to int) time.Duration {
 }
 
 // noticed is after what time an instance has found out that a client is gone: one
-// interval without traffic, and the wait for a pong.
-const noticed = (3 + 4 + 1) * time.Second
+// interval until the ping, or until the kernel takes no more, and then the wait for a
+// pong, or as long as a client may take nothing.
+const noticed = (3 + 3 + 4 + 1) * time.Second
+
+// vanish has clients gone without a word; the instance finds out by itself.
+func vanish(ctx context.Context, w *world, rng *rand.Rand) error {
+	h := pick(rng, w.hubs)
+	ends := func() float64 {
+		n, _ := h.metricWith(ctx, "pushhub_disconnects_total", `transport="websocket"`)
+		return n
+	}
+	began, before := time.Now(), ends()
+	gone := h.front.vanish()
+	err := await(ctx, "it is noticed that clients are gone", func() bool { return ends() >= before+float64(gone) })
+	if took := time.Since(began); took > noticed+2*time.Second { // for a loaded machine
+		w.wrong("%s notices after %v that clients are gone", h.name, took)
+	}
+	return err
+}
 
 // weather changes a proxy's for a while.
 func (w *world) weather(ctx context.Context, p *proxy, d time.Duration, change func(*weather)) error {
@@ -177,12 +194,14 @@ func roll(ctx context.Context, w *world, _ *rand.Rand) error {
 // undisturbed runs f, during which no instance may disconnect anybody but for being
 // slow.
 func (w *world) undisturbed(ctx context.Context, f func() error) error {
-	count := func() (sum float64) {
+	count := func() map[string]float64 {
+		sum := map[string]float64{}
 		for _, h := range w.hubs {
-			all, _ := h.metric(ctx, "pushhub_disconnects_total")
-			slow, _ := h.metricWith(ctx, "pushhub_disconnects_total", `reason="slow_consumer"`)
-			gone, _ := h.metricWith(ctx, "pushhub_disconnects_total", `reason="client_`) // by itself
-			sum += all - slow - gone
+			for reason, n := range h.disconnects(ctx) {
+				if reason != "slow_consumer" && !strings.HasPrefix(reason, "client_") { // by itself
+					sum[reason] += n
+				}
+			}
 		}
 		return sum
 	}
@@ -190,8 +209,10 @@ func (w *world) undisturbed(ctx context.Context, f func() error) error {
 	if err := f(); err != nil {
 		return err
 	}
-	if after := count(); after > before {
-		w.wrong("%.0f clients were disconnected", after-before)
+	for reason, after := range count() {
+		if after > before[reason] {
+			w.wrong("%.0f clients were disconnected: %s", after-before[reason], reason)
+		}
 	}
 	return nil
 }

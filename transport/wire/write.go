@@ -107,7 +107,7 @@ func (c *Conn) pour(s *scratch) {
 			c.blocked = false
 			if c.lastly && !c.closed {
 				c.lastly = false
-				if c.code == 0 || c.gone || closeWrite(int(c.fd)) != nil { // who was closed by the hub closes now, or its time is over
+				if c.forsaken() || closeWrite(int(c.fd)) != nil { // who was closed by the hub closes now, or its time is over
 					c.abort()
 				}
 			}
@@ -222,8 +222,14 @@ func (c *Conn) write() {
 	c.tell()
 	if c.lastly && !c.closed {
 		c.lastly = false
-		go c.shut(c.code == 0 || c.gone)
+		go c.shut(c.forsaken())
 	}
+}
+
+// forsaken says whether the client, to which all is written, is not waited for: it has
+// closed first, is gone, or does not answer. With mu held.
+func (c *Conn) forsaken() bool {
+	return c.code == 0 || c.gone || c.code == int16(protocol.NoPong)
 }
 
 // shut ends the sending side when all is written, or both, as put does it for a
