@@ -116,13 +116,13 @@ func (g *Ingester) see() (pressing bool) {
 // due gives how many messages of a queue it is time for, and go into one append.
 // With mu held.
 func (g *Ingester) due(q *queue) int {
-	n, bytes := 0, 0
+	n, bytes, now := 0, 0, time.Now()
 	for ; n < len(q.waiting) && n < batch; n++ {
 		m := &q.waiting[n]
 		if bytes += m.size(); n > 0 && bytes > 16*g.opts.MaxBytes {
 			break
 		}
-		if !g.timely(m) {
+		if !g.timely(m, now) {
 			break
 		}
 	}
@@ -133,8 +133,7 @@ func (g *Ingester) due(q *queue) int {
 // messages of an older mark: these were sent before. Who leads has heard itself what
 // others hold from its own first mark on; what is older than that, the others bring in
 // at once. Without knowing how things stand nobody goes. With mu held.
-func (g *Ingester) timely(m *message) bool {
-	now := time.Now()
+func (g *Ingester) timely(m *message, now time.Time) bool {
 	if now.Before(g.sure) || now.Sub(g.stood) > g.fresh() {
 		return false
 	}
