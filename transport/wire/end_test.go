@@ -187,21 +187,26 @@ func TestLinger(t *testing.T) {
 			})
 		})
 	}
-	t.Run("the client does not close", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			near, far := net.Pipe()
-			var seen counts
-			c := newConn(t, halfClosing{near}, nil, options(&seen))
-			began := time.Now()
-			c.Close(protocol.Drain)
-			b, err := next(bufio.NewReader(far))
-			require.NoError(t, err)
-			require.Equal(t, "1012 ", b.data)
-			<-c.Done()
-			require.Equal(t, 5*time.Second, time.Since(began))
-			_ = far.Close()
+	for code, wait := range map[protocol.CloseCode]time.Duration{
+		protocol.Drain:  5 * time.Second,
+		protocol.NoPong: 0, // it would not answer this either
+	} {
+		t.Run(fmt.Sprint("the client does not close after ", code), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				near, far := net.Pipe()
+				var seen counts
+				c := newConn(t, halfClosing{near}, nil, options(&seen))
+				began := time.Now()
+				c.Close(code)
+				b, err := next(bufio.NewReader(far))
+				require.NoError(t, err)
+				require.Equal(t, fmt.Sprint(int(code), " "), b.data)
+				<-c.Done()
+				require.Equal(t, wait, time.Since(began))
+				_ = far.Close()
+			})
 		})
-	})
+	}
 }
 
 // halfClosing is a socket whose sending side can be closed alone.
