@@ -50,8 +50,8 @@ type Pace struct {
 
 // Run publishes by the schedule until ctx ends, each topic over one of the
 // publishers, so that its events stay in order. Where several are due to a
-// publisher, it publishes up to batch of them at once. It gives the n of each topic's newest
-// event, and calls uncertain for those whose outcome is unknown.
+// publisher, it publishes up to batch of them at once. It gives the n of each
+// topic's newest event, and calls uncertain for those whose outcome is unknown.
 func (s Schedule) Run(ctx context.Context, publishers []Publisher, batch int, uncertain func(topic uint32, n uint64)) ([]uint64, Pace) {
 	published := make([]uint64, s.Topics)
 	paces := make([]Pace, len(publishers))

@@ -8,9 +8,8 @@ import (
 )
 
 // The clock of one instance jumps, of nobody else: the bench itself asks the instance
-// what time it has.
+// what time it has. Not in parallel: TestTorture needs the processor.
 func TestTortureOfTheClock(t *testing.T) {
-	t.Parallel()
 	var out, said bytes.Buffer
 	require.Zero(t, runWith(t, &out, &said, "torture", "--server", hub(t), "--hubs", "2", "--readers", "10", "--duration", "1s", "--faults", "clock"),
 		"%s%s", &said, &out)

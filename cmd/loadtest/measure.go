@@ -139,8 +139,8 @@ func (m *measured) check() error {
 	switch {
 	case m.Clients < 1 || m.Topics < 1 || m.Topics > m.Clients || m.Rounds < 1 || m.Publishers < 1 || m.Batch < 1 || m.Inflight < 1:
 		return usageError("--clients, --topics, --rounds, --publishers, --batch and --inflight are at least 1, and topics at most as many as clients")
-	case m.Rate <= 0 || m.Duration <= 0 || m.Warmup < 0 || m.SSE < 0 || m.SSE > 1 || m.Size < 0:
-		return usageError("--rate and --duration are above 0, --sse is a share, 0 to 1")
+	case m.Rate <= 0 || m.Duration <= 0 || m.Warmup < 0 || m.Linger < 0 || m.SSE < 0 || m.SSE > 1 || m.Size < 0:
+		return usageError("--rate and --duration are above 0, --warmup and --linger not below, --sse is a share, 0 to 1")
 	case m.PerClient < 1 || m.PerClient > m.Topics:
 		return usageError("--per-client is 1 to --topics")
 	case m.Keyed && m.Raw:

@@ -139,9 +139,9 @@ func (g *Ingester) Run(ctx context.Context) {
 	defer time.AfterFunc(g.pace.last, cancel).Stop()
 	g.mu.Lock()
 	g.closing = true
-	g.mu.Unlock()
-	g.see()
+	g.turnDue() // before the workers may end
 	g.more.Broadcast()
+	g.mu.Unlock()
 	working.Wait()
 	if _, err := g.opts.Log.Lease(calls, redislog.Claim{Owner: g.owner, Mark: time.Hour}); err != nil {
 		g.opts.Logger.Debug().Err(err).Msg("the lease of the ingest was not given back: it ends by itself")

@@ -104,13 +104,18 @@ func (g *Ingester) turn(q *queue) {
 func (g *Ingester) see() (pressing bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.turnDue()
+	held, from := g.oldest(), g.stand.From
+	return held != 0 && (from == 0 || held < from || g.leading && g.stand.Held != 0 && g.stand.Held < from)
+}
+
+// turnDue has all queues seen to in which something is due. With mu held.
+func (g *Ingester) turnDue() {
 	for _, q := range g.queues {
 		if g.due(q) > 0 {
 			g.turn(q)
 		}
 	}
-	held, from := g.oldest(), g.stand.From
-	return held != 0 && (from == 0 || held < from || g.leading && g.stand.Held != 0 && g.stand.Held < from)
 }
 
 // due gives how many messages of a queue it is time for, and go into one append.

@@ -66,6 +66,19 @@ func TestDueUpToOthers(t *testing.T) {
 	require.Equal(t, 2, g.due(g.queues["t"]))
 }
 
+// An instance that ends leaves to who leads what that one has heard, and brings in the
+// rest at once.
+func TestTimelyAtTheEnd(t *testing.T) {
+	for from, want := range map[int64]int{0: 1, 60: 0, 61: 1} {
+		g := New(Options{})
+		g.stands(redislog.Standing{From: from}, time.Now())
+		require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: 60}}))
+		g.closing = true
+		g.turnDue()
+		require.Len(t, g.turns, want, "who leads has heard all from %d on", from)
+	}
+}
+
 // Where Redis has not answered for a while, all others may hold what they could not
 // say: only when they had time to is it known who goes first.
 func TestTimelyAfterSilence(t *testing.T) {
