@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/pushhub/pushhub/loadtest/port"
 )
 
 // A Target is a server under test.
@@ -94,7 +96,7 @@ func StartHub(ctx context.Context, s Start) (t *Target, err error) {
 // startInstance starts the hub and waits until it is healthy. It is the process
 // that is measured.
 func (t *Target) startInstance(ctx context.Context, s Start) (*instance, error) {
-	port, err := freePort()
+	port, err := t.takePort()
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +150,7 @@ func (t *Target) build(ctx context.Context) (string, error) {
 // startRedis starts a Redis that keeps nothing on disk. It runs where this
 // process does.
 func (t *Target) startRedis(ctx context.Context, s Start) error {
-	port, err := freePort()
+	port, err := t.takePort()
 	if err != nil {
 		return err
 	}
@@ -243,12 +245,13 @@ func (t *Target) start(cmd *exec.Cmd, core int) (<-chan error, error) {
 	return ended, nil
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+// takePort holds a port for a server until Stop.
+func (t *Target) takePort() (int, error) {
+	held, err := port.Hold()
+	if err == nil {
+		t.stop = append(t.stop, held.Release)
 	}
-	return l.Addr().(*net.TCPAddr).Port, l.Close()
+	return held.Number, err
 }
 
 // Attach sets the pid whose usage is measured.

@@ -38,19 +38,11 @@ func newHub(name string, c *Config, secret string, db *database, free *ports) (*
 	}
 	h := &hub{addr: "127.0.0.1:" + strconv.Itoa(port)}
 	if db.kind == Standalone {
-		through, err := free.take()
-		if err != nil {
-			return nil, err
-		}
-		if h.back, err = newProxy(through, db.nodes[0].addr(), true); err != nil {
+		if h.back, err = newProxy(db.nodes[0].addr(), true); err != nil {
 			return nil, err
 		}
 	}
-	through, err := free.take()
-	if err != nil {
-		return nil, err
-	}
-	if h.front, err = newProxy(through, h.addr, false); err != nil {
+	if h.front, err = newProxy(h.addr, false); err != nil {
 		return nil, err
 	}
 	env := append(os.Environ(), "PORT="+strconv.Itoa(port), "JWT_SECRET="+secret, fmt.Sprintf("DRAIN_SECONDS=%.0f", c.Drain.Seconds()))

@@ -1,16 +1,14 @@
 package torture
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/pushhub/pushhub/loadtest/port"
 )
 
 // A process is one that was started here. It dies with this process. Its methods
@@ -72,35 +70,20 @@ func (p *process) wait(within time.Duration) (int, error) {
 	}
 }
 
-// ports hands out ports that are free, and below those from which connections are
-// made, so that none of these takes the port of a server that is down. The Cluster
-// bus of a port is 10,000 above it.
-type ports struct {
-	mu   sync.Mutex
-	next int
-}
-
-func newPorts(seed uint64) *ports { return &ports{next: 10_000 + int(seed%11_000)} }
+// ports are held for the servers of a run, also while these are down. Its methods are
+// for one goroutine at a time.
+type ports struct{ held []port.Held }
 
 func (p *ports) take() (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for range 12_000 {
-		if p.next++; p.next >= 22_000 {
-			p.next = 10_000
-		}
-		if isFree(p.next) && isFree(p.next+10_000) {
-			return p.next, nil
-		}
+	held, err := port.Hold()
+	if err == nil {
+		p.held = append(p.held, held)
 	}
-	return 0, errors.New("no free port from 10000 to 21999")
+	return held.Number, err
 }
 
-func isFree(port int) bool {
-	l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
-	if err != nil {
-		return false
+func (p *ports) release() {
+	for _, held := range p.held {
+		held.Release()
 	}
-	_ = l.Close()
-	return true
 }

@@ -49,9 +49,9 @@ type pair struct {
 	changed chan struct{} // closed when weather changes; guarded by mu
 }
 
-// newProxy listens on a port.
-func newProxy(port int, target string, redis bool) (*proxy, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:"+strconv.Itoa(port))
+// newProxy listens on a port of its own.
+func newProxy(target string, redis bool) (*proxy, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}

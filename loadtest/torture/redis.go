@@ -137,8 +137,14 @@ func (d *database) inStep(ctx context.Context, primaries int) bool {
 }
 
 func (d *database) startCluster(ctx context.Context, dir string, free *ports, log io.Writer) error {
+	var buses []int
 	for range 6 {
-		n, err := startNode(ctx, dir, free, log, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--appendonly", "no",
+		bus, err := free.take()
+		if err != nil {
+			return err
+		}
+		buses = append(buses, bus)
+		n, err := startNode(ctx, dir, free, log, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus), "--cluster-node-timeout", "2000", "--appendonly", "no",
 			"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0")
 		if err != nil {
 			return err
@@ -152,7 +158,7 @@ func (d *database) startCluster(ctx context.Context, dir string, free *ports, lo
 			return err
 		}
 		if i > 0 {
-			if err := d.nodes[0].do(ctx, "CLUSTER", "MEET", "127.0.0.1", n.port); err != nil {
+			if err := d.nodes[0].do(ctx, "CLUSTER", "MEET", "127.0.0.1", n.port, buses[i]); err != nil {
 				return err
 			}
 		}

@@ -46,6 +46,7 @@ type world struct {
 	config   Config
 	say      func(string, ...any)
 	history  *history.Writer
+	ports    ports
 	db       *database
 	hubs     []*hub
 	balancer *balancer
@@ -118,8 +119,7 @@ func Run(ctx context.Context, config Config) (account *history.Account, err erro
 }
 
 func (w *world) start(ctx context.Context, dir string) (err error) {
-	free := newPorts(w.config.Seed*7919 + uint64(os.Getpid()))
-	if w.db, err = startDatabase(ctx, w.config.Redis, dir, free, io.Discard); err != nil {
+	if w.db, err = startDatabase(ctx, w.config.Redis, dir, &w.ports, io.Discard); err != nil {
 		return err
 	}
 	secret := fmt.Sprintf("%064x", rand.Uint64())
@@ -129,7 +129,7 @@ func (w *world) start(ctx context.Context, dir string) (err error) {
 		}
 	}
 	for i := range w.config.Hubs {
-		h, err := newHub(fmt.Sprintf("hub%d", i+1), &w.config, secret, w.db, free)
+		h, err := newHub(fmt.Sprintf("hub%d", i+1), &w.config, secret, w.db, &w.ports)
 		if err != nil {
 			return err
 		}
@@ -309,6 +309,7 @@ func (w *world) stop() {
 	if w.db != nil {
 		w.db.stop()
 	}
+	w.ports.release()
 }
 
 func pause(ctx context.Context, d time.Duration) error {
