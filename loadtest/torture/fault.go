@@ -54,38 +54,36 @@ var faults = []fault{
 	}},
 	{name: "net-vanish", help: "the WebSockets of an instance are gone, and nobody tells it", do: vanish},
 	{name: "net-delay", help: "latency between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.weather(ctx, pick(rng, w.hubs).front, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
+		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
 	}},
 	{name: "net-hold", help: "nothing passes between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.weather(ctx, pick(rng, w.hubs).front, seconds(rng, 1, 8), func(x *weather) { x.hold = true })
+		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 1, 8), func(x *weather) { x.hold = true })
 	}},
 
-	{name: "redis-cut", only: Standalone, help: "an instance's connections to Redis are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
-		pick(rng, w.hubs).back.reset()
+	{name: "redis-cut", help: "an instance's connections to Redis, or to one server of it, are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
+		pick(rng, w.hubs).back.some(rng).reset()
 		return nil
 	}},
-	{name: "redis-delay", only: Standalone, help: "latency between an instance and Redis", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.weather(ctx, pick(rng, w.hubs).back, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(5+rng.IntN(100)) * time.Millisecond })
+	{name: "redis-delay", help: "latency between an instance and Redis, or one server of it", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+		return w.weather(ctx, pick(rng, w.hubs).back.some(rng), seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(5+rng.IntN(100)) * time.Millisecond })
 	}},
-	{name: "redis-unreachable", only: Standalone, help: "an instance cannot connect to Redis: it answers a publish within 5 s", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		h := pick(rng, w.hubs)
-		h.back.set(func(x *weather) { x.refuse = true })
-		h.back.reset()
-		defer h.back.set(func(x *weather) { x.refuse = false })
-		return w.probe(ctx, seconds(rng, 2, 7), h)
+	{name: "redis-unreachable", help: "an instance cannot connect to Redis, or to one server of it: it answers a publish within 5 s", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+		return w.cutOff(ctx, rng, 7, func(off links, is bool) {
+			off.set(func(x *weather) { x.refuse = is })
+			if is {
+				off.reset()
+			}
+		})
 	}},
-	{name: "redis-hold", only: Standalone, help: "nothing passes between an instance and Redis: the same", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		h := pick(rng, w.hubs)
-		h.back.set(func(x *weather) { x.hold = true })
-		defer h.back.set(func(x *weather) { x.hold = false })
-		return w.probe(ctx, seconds(rng, 2, 10), h)
+	{name: "redis-hold", help: "nothing passes between an instance and Redis, or one server of it: the same", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+		return w.cutOff(ctx, rng, 10, func(off links, is bool) { off.set(func(x *weather) { x.hold = is }) })
 	}},
-	{name: "deaf", only: Standalone, help: "what Redis publishes does not reach an instance, on connections that live", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+	{name: "deaf", help: "what Redis publishes does not reach an instance, on connections that live", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.undisturbed(ctx, func() error {
 			return w.weather(ctx, pick(rng, w.hubs).back, seconds(rng, 2, 9), func(x *weather) { x.deaf = ":" })
 		})
 	}},
-	{name: "deaf-tenant", only: Standalone, help: "the same of one tenant", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+	{name: "deaf-tenant", help: "the same of one tenant", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.undisturbed(ctx, func() error {
 			return w.weather(ctx, pick(rng, w.hubs).back, seconds(rng, 2, 9), func(x *weather) { x.deaf = pick(rng, tenants) })
 		})
@@ -93,7 +91,7 @@ var faults = []fault{
 	{name: "redis-kill", only: Standalone, help: "SIGKILL of Redis, which is started again from its append-only file", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
 		n.kill()
-		if err := w.probe(ctx, seconds(rng, 0, 7), w.hubs...); err != nil {
+		if _, err := w.probe(ctx, seconds(rng, 0, 7), w.hubs...); err != nil {
 			return err
 		}
 		return n.up(ctx)
@@ -111,14 +109,16 @@ var faults = []fault{
 		n := w.db.nodes[0]
 		n.signal(syscall.SIGSTOP)
 		defer n.signal(syscall.SIGCONT)
-		return w.probe(ctx, seconds(rng, 2, 10), w.hubs...)
+		_, err := w.probe(ctx, seconds(rng, 2, 10), w.hubs...)
+		return err
 	}},
 	{name: "redis-pause", only: Standalone, help: "CLIENT PAUSE", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		d := seconds(rng, 2, 10)
 		if err := w.db.nodes[0].do(ctx, "CLIENT", "PAUSE", d.Milliseconds(), "ALL"); err != nil {
 			return err
 		}
-		return w.probe(ctx, d, w.hubs...)
+		_, err := w.probe(ctx, d, w.hubs...)
+		return err
 	}},
 	{name: "redis-flush", only: Standalone, help: "FLUSHALL", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
 		return w.db.nodes[0].do(ctx, "FLUSHALL")
@@ -128,7 +128,7 @@ var faults = []fault{
 		if err := n.do(ctx, "CONFIG", "SET", "maxmemory", "1"); err != nil {
 			return err
 		}
-		if err := w.probe(ctx, seconds(rng, 1, 7), w.hubs...); err != nil {
+		if _, err := w.probe(ctx, seconds(rng, 1, 7), w.hubs...); err != nil {
 			return err
 		}
 		return n.do(ctx, "CONFIG", "SET", "maxmemory", "0")
@@ -138,7 +138,7 @@ var faults = []fault{
 		if err := n.do(ctx, "REPLICAOF", "127.0.0.1", "1"); err != nil {
 			return err
 		}
-		if err := w.probe(ctx, seconds(rng, 1, 5), w.hubs...); err != nil {
+		if _, err := w.probe(ctx, seconds(rng, 1, 5), w.hubs...); err != nil {
 			return err
 		}
 		return n.do(ctx, "REPLICAOF", "NO", "ONE")

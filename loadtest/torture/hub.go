@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,7 +21,7 @@ import (
 type hub struct {
 	process
 	front *proxy // clients and publishers come through it
-	back  *proxy // to Redis, where that is one server; else nil
+	back  links  // to Redis
 	addr  string // its own
 }
 
@@ -37,21 +38,16 @@ func newHub(name string, c *Config, secret string, db *database, free *ports) (*
 		return nil, err
 	}
 	h := &hub{addr: "127.0.0.1:" + strconv.Itoa(port)}
-	if db.kind == Standalone {
-		if h.back, err = newProxy(db.nodes[0].addr(), true); err != nil {
-			return nil, err
-		}
-	}
-	if h.front, err = newProxy(h.addr, false); err != nil {
+	if h.back, err = newLinks(slices.Concat(db.nodes, db.guard)); err != nil {
 		return nil, err
 	}
+	if h.front, err = newProxy(h.addr); err != nil {
+		return nil, err
+	}
+	h.front.start()
 	env := append(os.Environ(), "PORT="+strconv.Itoa(port), "JWT_SECRET="+secret, fmt.Sprintf("DRAIN_SECONDS=%.0f", c.Drain.Seconds()))
 	env = append(env, hubSettings...)
-	back := ""
-	if h.back != nil {
-		back = h.back.addr()
-	}
-	env = append(env, db.settings(back)...)
+	env = append(env, db.settings(h.back)...)
 	h.process = process{name: name, path: c.Binary, args: []string{"serve"}, env: env, log: c.Log}
 	return h, nil
 }
@@ -141,9 +137,7 @@ func (h *hub) disconnects(ctx context.Context) map[string]float64 {
 func (h *hub) stop() {
 	h.kill()
 	h.front.close()
-	if h.back != nil {
-		h.back.close()
-	}
+	h.back.close()
 }
 
 // A balancer knows which instances there are. Its methods may be called by several

@@ -4,11 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
-	"fmt"
 	"io"
 	"net"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +17,7 @@ import (
 type proxy struct {
 	listener net.Listener
 	target   string
-	redis    bool // what the server sends is Redis's
+	ports    map[string]string // to a Redis: ports of its servers, and of their proxies; else nil
 
 	mu      sync.Mutex
 	conns   map[*pair]struct{} // guarded by mu
@@ -49,18 +46,20 @@ type pair struct {
 	changed chan struct{} // closed when weather changes; guarded by mu
 }
 
-// newProxy listens on a port of its own.
-func newProxy(target string, redis bool) (*proxy, error) {
+// newProxy has a port of its own. It passes nothing on before start.
+func newProxy(target string) (*proxy, error) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{listener: l, target: target, redis: redis, conns: map[*pair]struct{}{}}
-	go p.run()
-	return p, nil
+	return &proxy{listener: l, target: target, conns: map[*pair]struct{}{}}, nil
 }
 
+func (p *proxy) start() { go p.run() }
+
 func (p *proxy) addr() string { return p.listener.Addr().String() }
+
+func (p *proxy) port() int { return p.listener.Addr().(*net.TCPAddr).Port }
 
 func (p *proxy) run() {
 	for {
@@ -73,13 +72,6 @@ func (p *proxy) run() {
 }
 
 func (p *proxy) serve(client *net.TCPConn) {
-	p.mu.Lock()
-	refuse := p.weather.refuse || p.closed
-	p.mu.Unlock()
-	if refuse {
-		reset(client)
-		return
-	}
 	conn, err := net.DialTimeout("tcp4", p.target, 5*time.Second)
 	if err != nil {
 		reset(client)
@@ -88,13 +80,20 @@ func (p *proxy) serve(client *net.TCPConn) {
 	c := &pair{client: client, server: conn.(*net.TCPConn), changed: make(chan struct{})}
 	p.mu.Lock()
 	c.weather = p.weather
-	p.conns[c] = struct{}{}
+	refuse := p.weather.refuse || p.closed
+	if !refuse {
+		p.conns[c] = struct{}{}
+	}
 	p.mu.Unlock()
+	if refuse {
+		c.reset()
+		return
+	}
 	var both sync.WaitGroup
 	both.Go(func() { c.pass(c.server, c.client, nil) })
 	var r *replies
-	if p.redis {
-		r = &replies{in: bufio.NewReaderSize(c.server, 64<<10)}
+	if p.ports != nil {
+		r = &replies{in: bufio.NewReaderSize(c.server, 64<<10), ports: p.ports}
 	}
 	both.Go(func() { c.pass(c.client, c.server, r) })
 	both.Wait()
@@ -228,80 +227,4 @@ func (c *pair) pass(to, from *net.TCPConn, r *replies) {
 			return
 		}
 	}
-}
-
-// replies reads what a Redis sends.
-type replies struct {
-	in    *bufio.Reader
-	reply bytes.Buffer
-}
-
-// next gives one reply or more, without messages on channels that contain what
-// deaf says, unless it says nothing.
-func (r *replies) next(deaf func() string) ([]byte, error) {
-	r.reply.Reset()
-	for {
-		start := r.reply.Len()
-		channel, err := r.read()
-		if err != nil {
-			return r.reply.Bytes()[:start], err
-		}
-		if part := deaf(); part != "" && strings.Contains(channel, part) {
-			r.reply.Truncate(start)
-		}
-		if r.in.Buffered() == 0 || r.reply.Len() > 32<<10 {
-			return r.reply.Bytes(), nil
-		}
-	}
-}
-
-// read appends one reply. Of a message it gives the channel.
-func (r *replies) read() (channel string, err error) {
-	line, err := r.in.ReadSlice('\n')
-	if err != nil {
-		return "", err
-	}
-	r.reply.Write(line)
-	if len(line) < 3 {
-		return "", fmt.Errorf("redis: %q", line)
-	}
-	kind := line[0]
-	n := 0
-	if kind == '$' || kind == '*' || kind == '>' {
-		if n, err = strconv.Atoi(string(bytes.TrimSpace(line[1:]))); err != nil {
-			return "", err
-		}
-	}
-	switch {
-	case kind == '$' && n >= 0:
-		_, err = io.CopyN(&r.reply, r.in, int64(n)+2)
-		return "", err
-	case kind == '*' || kind == '>':
-		var first, second string
-		for i := range n {
-			from := r.reply.Len()
-			if _, err := r.read(); err != nil {
-				return "", err
-			}
-			switch text := bulk(r.reply.Bytes()[from:]); i {
-			case 0:
-				first = text
-			case 1:
-				second = text
-			}
-		}
-		if first == "smessage" || first == "message" || first == "pmessage" {
-			return second, nil
-		}
-	}
-	return "", nil
-}
-
-// bulk gives the text of a bulk string.
-func bulk(b []byte) string {
-	if len(b) == 0 || b[0] != '$' {
-		return ""
-	}
-	_, text, _ := bytes.Cut(b, []byte("\r\n"))
-	return string(bytes.TrimSuffix(text, []byte("\r\n")))
 }

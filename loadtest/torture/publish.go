@@ -90,7 +90,9 @@ func (t *topic) data(n int, final bool) json.RawMessage {
 }
 
 // send publishes raw, once. Whether anybody heard it is known where there is one
-// server; in a Cluster it is not promised while nodes fail and slots move.
+// server, unless it cuts connections in the same moment: those count that are cut
+// before it has written to them. In a Cluster it is not promised while nodes fail and
+// slots move.
 func (t *topic) send(ctx context.Context, n int, final bool) (kind string) {
 	channel := "events:tenant:" + t.tenant + ":" + t.name
 	if job, ok := strings.CutPrefix(t.name, "jobs."); ok {
@@ -98,10 +100,11 @@ func (t *topic) send(ctx context.Context, n int, final bool) (kind string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	cuts := t.w.cuts.Load()
 	heard, err := t.w.db.publish(ctx, channel, []byte(t.data(n, final)))
 	inCluster := t.w.db.kind == Cluster // where a node does not know of who listens at the others
 	switch {
-	case err != nil || inCluster && t.w.shaky.Load():
+	case err != nil || cuts%2 != 0 || cuts != t.w.cuts.Load() || inCluster && t.w.shaky.Load():
 		return history.Unknown
 	case heard == 0 && !inCluster:
 		return history.Unheard

@@ -188,15 +188,12 @@ func (d *database) whole(ctx context.Context) bool {
 	return true
 }
 
-// settings says to a hub where the log is. through is the address of its proxy.
-func (d *database) settings(through string) []string {
-	switch d.kind {
-	case Sentinel:
-		return []string{"REDIS_URL=redis://" + addresses(d.guard), "REDIS_SENTINEL_MASTER=" + master}
-	case Cluster:
-		return []string{"REDIS_URL=redis://" + addresses(d.nodes)}
+// settings says to an instance where the log is.
+func (d *database) settings(through links) []string {
+	if d.kind == Sentinel {
+		return []string{"REDIS_URL=redis://" + through[len(d.nodes):].addrs(), "REDIS_SENTINEL_MASTER=" + master}
 	}
-	return []string{"REDIS_URL=redis://" + through}
+	return []string{"REDIS_URL=redis://" + through.addrs()}
 }
 
 // publish publishes raw, and says how many heard it. In a Cluster all is published
@@ -212,14 +209,6 @@ func (d *database) publish(ctx context.Context, channel string, payload []byte) 
 		d.at.CompareAndSwap(at, at+1)
 	}
 	return heard, err
-}
-
-func addresses(nodes []*node) string {
-	var all []string
-	for _, n := range nodes {
-		all = append(all, n.addr())
-	}
-	return strings.Join(all, ",")
 }
 
 // primaries gives the servers that are primaries by their own word.

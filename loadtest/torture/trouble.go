@@ -42,12 +42,12 @@ func vanish(ctx context.Context, w *world, rng *rand.Rand) error {
 	return err
 }
 
-// weather changes a proxy's for a while.
-func (w *world) weather(ctx context.Context, p *proxy, d time.Duration, change func(*weather)) error {
+// weather changes that of links for a while.
+func (w *world) weather(ctx context.Context, l links, d time.Duration, change func(*weather)) error {
 	var next weather
 	change(&next)
-	p.set(func(x *weather) { x.delay, x.hold, x.deaf = next.delay, next.hold, next.deaf })
-	defer p.set(func(x *weather) { x.delay, x.hold, x.deaf = 0, false, "" })
+	l.set(func(x *weather) { x.delay, x.hold, x.deaf = next.delay, next.hold, next.deaf })
+	defer l.set(func(x *weather) { x.delay, x.hold, x.deaf = 0, false, "" })
 	return pause(ctx, d)
 }
 
@@ -220,11 +220,14 @@ func (w *world) undisturbed(ctx context.Context, f func() error) error {
 func cutPubSub(ctx context.Context, w *world, _ *rand.Rand) error {
 	return w.undisturbed(ctx, func() error {
 		for range 3 {
-			for _, n := range w.db.primaries(ctx) {
+			primaries := w.db.primaries(ctx)
+			w.cuts.Add(1)
+			for _, n := range primaries {
 				if err := n.do(ctx, "CLIENT", "KILL", "TYPE", "pubsub"); err != nil {
 					return err
 				}
 			}
+			w.cuts.Add(1)
 			if err := pause(ctx, 500*time.Millisecond); err != nil {
 				return err
 			}
@@ -233,12 +236,27 @@ func cutPubSub(ctx context.Context, w *world, _ *rand.Rand) error {
 	})
 }
 
+// cutOff has an instance without Redis, or without one server of it, for two seconds or
+// more. cut does that to links, and undoes it.
+func (w *world) cutOff(ctx context.Context, rng *rand.Rand, longest int, cut func(off links, is bool)) error {
+	h := pick(rng, w.hubs)
+	off := h.back.some(rng)
+	cut(off, true)
+	defer cut(off, false)
+	created, err := w.probe(ctx, seconds(rng, 2, longest), h)
+	if created > 0 && len(off) == len(h.back) {
+		w.wrong("%s has acknowledged %d events without a Redis", h.name, created)
+	}
+	return err
+}
+
 // answerTime is within which the contract has a publish answered.
 const answerTime = 5 * time.Second
 
 // probe publishes again and again while a fault lasts, to a tenant that nobody
-// reads: each attempt has to be answered in time, by 201 or 503.
-func (w *world) probe(ctx context.Context, lasts time.Duration, hubs ...*hub) error {
+// reads: each attempt has to be answered in time, by 201 or 503. It says how many by
+// 201.
+func (w *world) probe(ctx context.Context, lasts time.Duration, hubs ...*hub) (created int, err error) {
 	until := time.Now().Add(lasts)
 	for time.Now().Before(until) {
 		h := hubs[rand.IntN(len(hubs))]
@@ -247,11 +265,14 @@ func (w *world) probe(ctx context.Context, lasts time.Duration, hubs ...*hub) er
 		if took := time.Since(began); err != nil || took > answerTime+500*time.Millisecond || status != http.StatusCreated && status != http.StatusServiceUnavailable {
 			w.wrong("%s answered a publish with %d after %v: %v", h.name, status, took, err)
 		}
+		if status == http.StatusCreated {
+			created++
+		}
 		if err := pause(ctx, 100*time.Millisecond); err != nil {
-			return err
+			return created, err
 		}
 	}
-	return nil
+	return created, nil
 }
 
 func (w *world) publishProbe(ctx context.Context, h *hub) (int, error) {
