@@ -19,7 +19,7 @@ import (
 const (
 	// ackAge is for how long an acknowledgement is kept: longer than a primary that
 	// was replaced goes on.
-	ackAge = time.Minute
+	ackAge = 10 * time.Minute
 	// recheck is how long after a connection was made what was acknowledged is asked
 	// for: for all that are made then.
 	recheck = time.Second
@@ -46,7 +46,7 @@ func newAcks() *acks {
 	return &acks{dialed: make(chan struct{}, 1), newest: map[life]ack{}}
 }
 
-// note keeps what a publish was answered. What a dedupe brought may be of long ago:
+// note keeps what a publish or an append was answered. What a dedupe brought may be of long ago:
 // the newest is the one with the greatest seq, which no epoch begins again.
 func (a *acks) note(tenant string, cursors []protocol.Cursor) {
 	newest := cursors[0]

@@ -68,6 +68,45 @@ func TestSplitBrain(t *testing.T) {
 	}
 }
 
+// TestSplitBrainForgetful: the old primary was started again, with nothing, and what it
+// takes is in an epoch that the new one has never heard of.
+func TestSplitBrainForgetful(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(*testing.T, *Log) bool{
+		"published": func(t *testing.T, l *Log) bool {
+			_, err := l.Publish(t.Context(), "t", []protocol.Publication{event("a", 2)})
+			return err == nil
+		},
+		"appended": func(t *testing.T, l *Log) bool {
+			a, err := l.Append(t.Context(), "t", raws(1, 1, 1), time.Minute)
+			return err == nil && a.Fresh == 1
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, next := logtest.StartRedis(t), logtest.StartRedis(t)
+			network := newProxy(t, old.Addr())
+			l, there := openAt(t, network.addr()), openAt(t, next.Addr())
+			old.Stop()
+			old.Start()
+			second := publish(t, there, "t", event("a", 1))
+			time.Sleep(5 * time.Millisecond) // times are in whole ms
+			require.Eventually(t, func() bool { return lose(t, l) }, 20*time.Second, 10*time.Millisecond)
+			network.turn(next.Addr())
+			publishSoon(t, l, event("a", 3)) // it is connected, which wakes the check
+			require.Eventually(t, func() bool {
+				v := look(t, there, "t", hub.Query{})
+				return v.Epoch != second[0].Epoch && v.PrevEpoch == second[0].Epoch
+			}, 20*time.Second, 10*time.Millisecond)
+			for of, it := range l.servers.acks.recent() { // and once is enough
+				before := look(t, there, "t", hub.Query{})
+				require.NoError(t, l.touch(t.Context(), of, it))
+				require.Equal(t, before.Epoch, look(t, there, "t", hub.Query{}).Epoch)
+			}
+		})
+	}
+}
+
 // publishSoon publishes as soon as there is a server again.
 func publishSoon(t *testing.T, l *Log, p protocol.Publication) (at protocol.Cursor) {
 	t.Helper()
@@ -82,7 +121,7 @@ func publishSoon(t *testing.T, l *Log, p protocol.Publication) (at protocol.Curs
 	return at
 }
 
-// What is kept of acknowledgements is the newest, for a minute.
+// What is kept of acknowledgements is the newest, for ten minutes.
 func TestAcks(t *testing.T) {
 	t.Parallel()
 	a := newAcks()

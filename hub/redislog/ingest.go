@@ -70,13 +70,17 @@ func (l *Log) Append(ctx context.Context, tenant string, messages []Raw, keep ti
 		return Appended{}, fmt.Errorf("append: %w", outcome(err))
 	}
 	list, ok := answer.([]any)
-	if !ok || len(list) != 2 {
+	if !ok || len(list) != 4 {
 		return Appended{}, fmt.Errorf("append: %w: %w", hub.ErrUnknown, errAnswer)
 	}
 	fresh, ok1 := list[0].(int64)
 	old, ok2 := list[1].(int64)
-	if !ok1 || !ok2 {
+	newest, err := parseCursors(list[2:], 1)
+	if !ok1 || !ok2 || err != nil {
 		return Appended{}, fmt.Errorf("append: %w: %w", hub.ErrUnknown, errAnswer)
+	}
+	if fresh > 0 {
+		l.servers.acks.note(tenant, newest)
 	}
 	return Appended{Fresh: int(fresh), Old: int(old)}, nil
 }

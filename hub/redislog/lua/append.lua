@@ -10,7 +10,8 @@
 -- recorded mark one may be and be kept (µs), then the messages: each as events has
 -- it, and mark, pattern, n.
 --
--- Gives how many were appended, and how many are too old to know whether they were.
+-- Gives how many were appended, how many are too old to know whether they were, and
+-- the epoch and seq of the last that was appended.
 
 local t = life(ARGV[1], '', 0)
 t.channel = ARGV[2]
@@ -57,4 +58,4 @@ if first then
     call('HDEL', RECORD, unpack(forgotten))
   end
 end
-return {#fresh, old}
+return {#fresh, old, t.epoch, t.seq}

@@ -31,9 +31,9 @@ end
 --
 -- A primary that was replaced may go on for a while and acknowledge what is lost
 -- with it, to callers that have not heard: also after the new epoch has been
--- announced. Who was told of a cursor of the epoch before gives how long ago that
--- was, in known_age (ms): what lies beyond the base, and came after the new epoch
--- had begun, needs another.
+-- announced, and in an epoch of its own if it was restarted. Who was told of a cursor
+-- gives how long ago that was, in known_age (ms): what came after this epoch had begun,
+-- and is neither in it nor up to the base in the one before, needs another.
 local function life(fresh, known_epoch, known_seq, known_age)
   local info = pcall('INFO', 'replication')
   local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
@@ -52,7 +52,8 @@ local function life(fresh, known_epoch, known_seq, known_age)
     t.seq = tonumber(top[2]) or 0
     t.epoch, t.prev_epoch, t.base, t.floor, t.changed = fresh, '', t.seq, t.seq, true
   elseif m[6] ~= run or (t.epoch == known_epoch and known_seq > t.seq)
-    or (known_age and t.prev_epoch == known_epoch and known_seq > t.base and known_age <= t.now - (tonumber(m[8]) or t.now)) then
+    or (known_age and t.epoch ~= known_epoch and not (t.prev_epoch == known_epoch and known_seq <= t.base)
+      and known_age <= t.now - (tonumber(m[8]) or t.now)) then
     t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq, true
   end
   t.born = t.changed and t.now or tonumber(m[8]) or t.now
