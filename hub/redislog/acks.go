@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/pushhub/pushhub/protocol"
 )
 
@@ -23,6 +25,8 @@ const (
 	// recheck is how long after a connection was made what was acknowledged is asked
 	// for: for all that are made then.
 	recheck = time.Second
+	// poll is how often a server is asked of something, whatever else it is asked.
+	poll = 10 * time.Second
 )
 
 // acks has the newest acknowledgement of each tenant in each epoch.
@@ -82,20 +86,35 @@ func (a *acks) recent() map[life]ack {
 	return maps.Clone(a.newest)
 }
 
-// check asks for what was acknowledged, after each new connection, until ctx ends.
+// check asks for what was acknowledged, after each new connection, until ctx ends. An
+// instance that has nothing else to say to a server finds out by asking each one of
+// something, from time to time: so it connects anew where it has to.
 func (l *Log) check(ctx context.Context) {
+	polling := time.NewTicker(poll)
+	defer polling.Stop()
+	if l.servers.off.has(rulePoll) {
+		polling.Stop()
+	}
 	for {
+		all := false
 		select {
 		case <-ctx.Done():
 			return
+		case <-polling.C:
 		case <-l.servers.acks.dialed:
+			all = true
+			if sleep(ctx, recheck) != nil {
+				return
+			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(recheck):
-		}
+		asked := map[*redis.Client]bool{}
 		for of, it := range l.servers.acks.recent() {
+			if node, err := l.servers.primary(ctx, keysOf(of.tenant).channel()); err == nil {
+				if asked[node] && !all {
+					continue
+				}
+				asked[node] = true
+			}
 			if l.touch(ctx, of, it) != nil {
 				signal(l.servers.acks.dialed) // soon again
 				break

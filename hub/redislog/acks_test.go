@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,8 @@ func TestSplitBrain(t *testing.T) {
 }
 
 // TestSplitBrainForgetful: the old primary was started again, with nothing, and what it
-// takes is in an epoch that the new one has never heard of.
+// takes is in an epoch that the new one has never heard of. Who was told so finds out,
+// also if it has nothing else to say to the new one.
 func TestSplitBrainForgetful(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(*testing.T, *Log) bool{
@@ -92,12 +94,19 @@ func TestSplitBrainForgetful(t *testing.T) {
 			second := publish(t, there, "t", event("a", 1))
 			time.Sleep(5 * time.Millisecond) // times are in whole ms
 			require.Eventually(t, func() bool { return lose(t, l) }, 20*time.Second, 10*time.Millisecond)
+			// It asks the old one, to which it has connected, and then has no reason to ask again.
+			asked := func() string {
+				all, _ := admin(t, old, "INFO", "commandstats").(string)
+				_, eval, _ := strings.Cut(all, "cmdstat_evalsha:")
+				return eval
+			}
+			before := asked()
+			require.Eventually(t, func() bool { return asked() != before }, 20*time.Second, 10*time.Millisecond)
 			network.turn(next.Addr())
-			publishSoon(t, l, event("a", 3)) // it is connected, which wakes the check
 			require.Eventually(t, func() bool {
 				v := look(t, there, "t", hub.Query{})
 				return v.Epoch != second[0].Epoch && v.PrevEpoch == second[0].Epoch
-			}, 20*time.Second, 10*time.Millisecond)
+			}, 3*poll, 10*time.Millisecond)
 			for of, it := range l.servers.acks.recent() { // and once is enough
 				before := look(t, there, "t", hub.Query{})
 				require.NoError(t, l.touch(t.Context(), of, it))

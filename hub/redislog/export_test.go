@@ -15,6 +15,9 @@ var Rules = []struct {
 	{"left", ruleLeft}, {"primary", rulePrimary}, {"once", ruleOnce},
 }
 
+// RulePoll is another one, which is not for the live connection.
+const RulePoll = rulePoll
+
 // OpenWithout is Open with a rule switched off.
 func OpenWithout(opts Options, off Rule) (*Log, error) {
 	opts.off = off

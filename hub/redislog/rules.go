@@ -12,6 +12,7 @@ const (
 	ruleLeft                       // an unsubscription that was not asked for is one
 	rulePrimary                    // only a primary is heard
 	ruleOnce                       // nothing is sent twice
+	rulePoll                       // a server is asked of something now and then
 )
 
 func (r rule) has(any rule) bool { return r&any != 0 }

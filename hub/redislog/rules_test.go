@@ -36,6 +36,19 @@ func TestRulesAreNeeded(t *testing.T) {
 	}
 }
 
+// withoutPoll opens a log that asks a server only when there is a reason.
+func withoutPoll(o redislog.Options) (*redislog.Log, error) {
+	return redislog.OpenWithout(o, redislog.RulePoll)
+}
+
+// An instance that was told by an old primary that an event is in its log, and has
+// nothing else to say to the new one, has to ask all the same.
+func TestPollIsNeeded(t *testing.T) {
+	t.Parallel()
+	const known = "3 >:5/90s 0 false false batch:1220 split:12362 split:62602 batch:21428 split:29535 sleep:30493 split:57368 split:12362 client:27426 sleep:27099 client:51190 publish:57690"
+	search.Needed(t, search.Subject{Log: withoutPoll}, known, "split", "split", "sleep", "kill", "publish", "client", "back")
+}
+
 // knownOfScripts are schedules that take long to find.
 var knownOfScripts = map[string]string{
 	"floor of the forgotten":   "2 >:5/90s 1 false true sleep:18626 batch:35800 batch:35800 batch:35800 batch:35800 sleep:9605 back:3691 long:39953 batch:17341 batch:28730 client:48957 batch:35800 long:1614 client:44866 client:44866 batch:35800 batch:35800 batch:35800 batch:35800 batch:35800 publish:28811 batch:35800 batch:35800 batch:35800 batch:35800 batch:35800 batch:28730 batch:35800 batch:56008 batch:35800 batch:23256 batch:8603 batch:26734 batch:8603 batch:35800 batch:43348 batch:26734 publish:7086 batch:35800 batch:67 batch:28730 drop:53931 batch:35800 batch:35800 drop:6275 batch:65073 batch:56008 publish:26535 batch:30634 batch:28730 long:42333 publish:47148 publish:44169 publish:6565 sleep:31036 long:54529 batch:35800",
@@ -47,7 +60,8 @@ var knownOfScripts = map[string]string{
 }
 
 // Each rule of the scripts is there for a hole too. They are switched off by
-// another text, which the model Redis runs instead.
+// another text, which the model Redis runs instead. The poll is off as well: it mends
+// late what some are for.
 func TestRulesOfScriptsAreNeeded(t *testing.T) {
 	for _, r := range []struct {
 		name     string
@@ -66,6 +80,8 @@ func TestRulesOfScriptsAreNeeded(t *testing.T) {
 		{"dedupe", "local first = e.dedupe and (seen[e.dedupe] or call('GET', e.dedupe))", "local first", []string{"again", "spoil"}},
 		{"touch", "elseif t.changed then\n  return 'touch'", "elseif false then\n  return 'touch'", nil},
 		{"no replica is read", "if t.replica then", "if false then", []string{"demote", "demote", "demote", "demote", "client", "back", "back"}},
+		{"an old primary's word", "or (known_age and", "or (false and", []string{"split", "split"}},
+		{"… that forgot all", "t.epoch ~= known_epoch and not (t.prev_epoch == known_epoch and known_seq <= t.base)", "t.prev_epoch == known_epoch and known_seq > t.base", []string{"split", "split"}},
 		{"publish", "call('SPUBLISH', t.channel, record)", "", nil},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -75,7 +91,7 @@ func TestRulesOfScriptsAreNeeded(t *testing.T) {
 				matched = matched || strings.Contains(script, r.old)
 				return strings.Replace(script, r.old, r.new, 1)
 			}
-			search.Needed(t, search.Subject{Patch: patch}, knownOfScripts[r.name], r.shows...)
+			search.Needed(t, search.Subject{Log: withoutPoll, Patch: patch}, knownOfScripts[r.name], r.shows...)
 			if !matched {
 				t.Errorf("no script has %q: its switch is of an older text", r.old)
 			}

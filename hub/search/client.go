@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/protocol"
@@ -36,6 +38,23 @@ type client struct {
 	passed    []int // events that only a gap stood for, on this connection
 	odd       bool  // its cursor is of no event, or something was revoked, on this connection
 	alarms    []*alarm
+
+	debts   map[int]debt // late events that were acknowledged, over all connections
+	hasLate map[int]bool // those that it got
+}
+
+// debt is an event that is lost with an old primary, and of which no gap told yet.
+type debt struct {
+	by    *instance // who was told that it is in the log
+	since time.Time
+}
+
+// remembered bounds after what time an instance still knows what it was told.
+const remembered = 9 * time.Minute
+
+// forgive lets go of what is owed of topics.
+func (c *client) forgive(of func(topic string) bool) {
+	maps.DeleteFunc(c.debts, func(n int, _ debt) bool { return of(c.w.events[n].Topic) })
 }
 
 // wish is a topic or pattern that the client wants, however often it reconnects.
@@ -242,6 +261,9 @@ func (c *client) back(i *instance, slow bool) *conn {
 	}
 	c.topics, c.announced = map[string]*progress{}, map[string]int{}
 	c.excused, c.asked = map[int]bool{}, map[string]*request{}
+	c.forgive(func(topic string) bool { // that it does not want any more
+		return !slices.ContainsFunc(c.wishes, func(w *wish) bool { return c.matches(w.pattern, topic) })
+	})
 	return c.conn
 }
 
@@ -296,7 +318,9 @@ func (c *client) enter(r *request, topic string) {
 		}
 	case leaving: // when that is gone: see left
 	default:
-		c.topics[topic] = p
+		if c.topics[topic] = p; p.open { // it wants what is new only
+			c.forgive(func(of string) bool { return of == topic })
+		}
 	}
 }
 

@@ -37,6 +37,8 @@
 //	a slot that leaves                            live connection        left
 //	a replica that hears nothing, or is behind    live connection        primary
 //	                                              the scripts            no replica is read
+//	what an old primary acknowledges              the scripts            an old primary's word, … that forgot all
+//	… to who has nothing else to ask              the log                poll
 //	an event twice                                client, the scripts    once, dedupe
 //	a tenant without an epoch                     the scripts            touch
 //	what is kept and not told of                  the scripts            publish

@@ -1,8 +1,10 @@
 package search
 
 import (
+	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/protocol"
@@ -22,6 +24,8 @@ func (c *client) event(e hub.Entry, m note) {
 		return
 	}
 	if _, late := c.w.late[n]; late {
+		c.hasLate[n] = true
+		delete(c.debts, n)
 		if e.Cursor != nil {
 			c.claim(*e.Cursor, m)
 		}
@@ -148,6 +152,7 @@ func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
 		}
 		c.announced[topic] = max(c.announced[topic], m.events)
 	}
+	maps.DeleteFunc(c.debts, func(n int, _ debt) bool { return n < m.events && c.matches(pattern, c.w.events[n].Topic) })
 	c.loose = c.loose || reason == protocol.GapEpoch
 	c.alarms = append(c.alarms, a)
 }
@@ -249,6 +254,7 @@ func (c *client) left(topic string, removed []*subscription, revoked bool) {
 			heirs = append(heirs, s)
 		}
 	}
+	c.forgive(func(of string) bool { return of == topic })
 	if heirs == nil {
 		delete(c.topics, topic)
 		return
@@ -279,6 +285,11 @@ func (c *client) verdict(retained map[protocol.Cursor]bool) {
 		}
 		if lost := c.lost(topic, p.done, len(c.w.events)); lost != nil {
 			c.w.failf("%s never got %s, nor a gap", c.name, c.w.name(lost[0]))
+		}
+	}
+	for n, d := range c.debts {
+		if c.topics[c.w.events[n].Topic] != nil && time.Since(d.since) < remembered {
+			c.w.failf("%s never got %s, which an old primary acknowledged to %s, nor a gap", c.name, c.w.name(n), d.by)
 		}
 	}
 	for _, n := range c.passed {

@@ -318,6 +318,7 @@ func (x *run) send(batch []protocol.Publication, made time.Time) {
 	x.publishes.Go(func() {
 		ids, err := i.hub.Publish(context.Background(), acme, batch)
 		x.w.answered(batch, ids, err, errors.Is(err, hub.ErrUnknown))
+		x.owe(i, ids)
 		if err != nil && batch[0].Dedupe != "" {
 			x.w.mu.Lock()
 			x.unsure, x.unsureTo = batch, made.Add(9*time.Minute)
@@ -326,6 +327,25 @@ func (x *run) send(batch []protocol.Publication, made time.Time) {
 	})
 	synctest.Wait()
 	x.w.step("    published %s… of %d to %s; the head is %s", batch[0].Type, len(batch), i, x.w.headNow())
+}
+
+// owe: an instance was told that these events are in the log. Those that only an old
+// primary has are lost, and owed to who was subscribed before: a gap will do, late.
+func (x *run) owe(by *instance, acknowledged []protocol.Cursor) {
+	x.w.mu.Lock()
+	defer x.w.mu.Unlock()
+	for _, cursor := range acknowledged {
+		n, known := x.w.numbers[cursor]
+		if _, late := x.w.late[n]; !known || !late {
+			continue
+		}
+		topic := x.w.events[n].Topic
+		for _, c := range x.clients {
+			if p := c.topics[topic]; c.conn != nil && p != nil && !p.open && p.first <= n && n >= c.announced[topic] && !c.hasLate[n] {
+				c.debts[n] = debt{by, time.Now()}
+			}
+		}
+	}
 }
 
 // connect opens a session for a client on any instance, with what it wants. An

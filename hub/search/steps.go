@@ -97,7 +97,7 @@ func (x *run) newClient() {
 	if len(x.clients) >= 5 {
 		return
 	}
-	c := &client{w: x.w, name: fmt.Sprintf("client%d", len(x.clients)), ws: x.rng.IntN(2) == 0, user: pick(x.rng, "u1", "u1", "u3")}
+	c := &client{w: x.w, name: fmt.Sprintf("client%d", len(x.clients)), ws: x.rng.IntN(2) == 0, user: pick(x.rng, "u1", "u1", "u3"), debts: map[int]debt{}, hasLate: map[int]bool{}}
 	for range 1 + x.rng.IntN(4) {
 		x.wish(c)
 	}

@@ -2,6 +2,7 @@ package search
 
 import (
 	"fmt"
+	"maps"
 
 	"github.com/pushhub/pushhub/hub/redislog/redissim"
 )
@@ -107,6 +108,9 @@ func (x *run) kill() {
 			x.disconnect(c)
 		}
 	}
+	for _, c := range x.clients { // nobody else knows what it was told
+		maps.DeleteFunc(c.debts, func(_ int, d debt) bool { return d.by == old })
+	}
 	x.redis.Break(old.name, true)
 	x.stop(old)
 	x.instances[n] = x.start()
@@ -149,7 +153,7 @@ func (x *run) failover() {
 }
 
 // splitBrain does too, while the old primary goes on for those who are connected
-// to it; or ends that.
+// to it, or is started again with nothing and some connect to that; or ends that.
 func (x *run) splitBrain() {
 	if x.split = !x.split; !x.split {
 		x.w.step("    the split ends")
@@ -157,11 +161,15 @@ func (x *run) splitBrain() {
 		return
 	}
 	lost := x.rng.IntN(4)
-	x.w.step("    a split, and %d scripts are lost", lost)
+	fate := pick(x.rng, redissim.GoesOn, redissim.GoesOn, redissim.Forgets)
+	x.w.step("    a split, and %d scripts are lost; the old primary %s", lost, fate)
 	x.w.lost()
 	x.redis.EndSplit()
 	x.w.promoted()
-	x.redis.Failover(lost, redissim.GoesOn)
+	for _, i := range x.instances {
+		x.redis.Astray(i.name, x.rng.IntN(2) == 0)
+	}
+	x.redis.Failover(lost, fate)
 }
 
 // demote is a failover after which the old primary is a replica, and keeps its

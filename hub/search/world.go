@@ -20,8 +20,9 @@ import (
 //
 // While a replica was made the primary and the old one goes on for some, what the
 // old one takes is lost: it is nowhere when the split is over. Such an event is
-// late. The contract promises nothing of it, so nobody is owed it; who gets it all
-// the same must have wanted it. Its cursor stands for what both had before.
+// late. Who gets it must have wanted it. If it was acknowledged, who was subscribed
+// before and does not get it is owed a gap, in the end: see debt. Its cursor stands for
+// what both had before.
 type world struct {
 	mu       sync.Mutex // below every lock of a hub, of a log and of the model Redis
 	line     int        // of the primary: others only have late events

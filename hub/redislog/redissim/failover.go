@@ -12,8 +12,9 @@ type Fate string
 // The fates.
 const (
 	Dies    Fate = "dies"
-	GoesOn  Fate = "goes on"           // for those who are connected to it, until EndSplit; it knows nothing of the other
-	Demoted Fate = "becomes a replica" // for those who are connected to it; what comes after it gets by Replicate
+	GoesOn  Fate = "goes on"                        // for those who are connected to it, until EndSplit; it knows nothing of the other
+	Demoted Fate = "becomes a replica"              // for those who are connected to it; what comes after it gets by Replicate
+	Forgets Fate = "is started again, with nothing" // for those who go astray, until EndSplit; it knows nothing of the other
 )
 
 // Failover makes a replica the primary that lacks the last lost transactions.
@@ -30,6 +31,10 @@ func (r *Redis) Failover(lost int, fate Fate) {
 	switch fate {
 	case Dies:
 		r.kill(old)
+	case Forgets:
+		r.kill(old)
+		r.forgetful = r.newServer(newStore(), old.line)
+		r.forgetful.addr = old.addr
 	case Demoted:
 		old.store = was.clone()
 		old.replica, old.replID = true, r.current.replID
@@ -62,10 +67,19 @@ func (r *Redis) replace(s *server) {
 	r.current = s
 }
 
+// Astray has a client come to the primary that forgot all, while there is one, when it
+// connects to the one in whose place it was.
+func (r *Redis) Astray(client string, is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.side(client).astray = is
+}
+
 // EndSplit ends every other primary.
 func (r *Redis) EndSplit() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.forgetful = nil
 	for _, l := range slices.Clone(r.links) {
 		if s := l.server; s != nil && s != r.current && !s.replica && !slices.Contains(r.nodes, s) {
 			r.kill(s)

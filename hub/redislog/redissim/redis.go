@@ -8,7 +8,8 @@
 // a real server.
 //
 // What it can do: lose the last writes with a failover, while the old primary
-// goes on for those who are still connected to it, or not; lose all, or restart;
+// goes on for those who are still connected to it, or is started again with nothing,
+// or not; lose all, or restart;
 // forget a key; hold back, break and deafen connections, and say on the way to
 // one of them that it is a replica; lose a script or its answer, delay either, or
 // refuse it.
@@ -53,13 +54,14 @@ type Message struct{ Channel, Text string }
 type Redis struct {
 	opts Options
 
-	mu      sync.Mutex
-	current *server   // the primary; in a Cluster that of the slot that moves
-	nodes   []*server // of a Cluster: those of its halves, then those that were demoted
-	moving  bool      // the slot is on its way from current to the other
-	links   []*link   // that have not ended, oldest first
-	sides   map[string]*side
-	gates   []*gate // what is held back, oldest first
+	mu        sync.Mutex
+	current   *server   // the primary; in a Cluster that of the slot that moves
+	forgetful *server   // was in the place of current, and takes itself for the primary; nil: none
+	nodes     []*server // of a Cluster: those of its halves, then those that were demoted
+	moving    bool      // the slot is on its way from current to the other
+	links     []*link   // that have not ended, oldest first
+	sides     map[string]*side
+	gates     []*gate // what is held back, oldest first
 }
 
 // server is one process.
@@ -82,6 +84,7 @@ type side struct {
 	stalled  bool // what live connections write waits
 	moved    int  // so many subscriptions are answered that the channel is elsewhere
 	replicas int  // so many live connections come to a replica
+	astray   bool // it connects to the primary that forgot all
 	fault    Fault
 	faults   int  // scripts that it is yet to hit
 	reading  bool // those that only read, else those that may write
@@ -146,6 +149,9 @@ func (r *Redis) Dialer(client string) func(ctx context.Context, network, addr st
 			if n.addr == addr {
 				s = n
 			}
+		}
+		if s == r.current && r.forgetful != nil && r.side(client).astray {
+			s = r.forgetful
 		}
 		l := &link{redis: r, client: client, server: s, wake: make(chan struct{}, 1), channels: map[string]bool{}, fresh: true}
 		r.links = append(r.links, l)
