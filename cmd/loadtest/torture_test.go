@@ -53,6 +53,23 @@ func TestTorture(t *testing.T) {
 	require.Contains(t, out.String(), "reader 1 never got")
 }
 
+// TestTortureReplicated is the same of a Redis whose primaries fail, and of which an
+// instance loses a part.
+func TestTortureReplicated(t *testing.T) {
+	t.Parallel()
+	for redis, faults := range map[string]string{
+		torture.Sentinel: "primary-kill,redis-cut,kill-ingester,redis-unreachable",
+		torture.Cluster:  "cluster-kill,slot-move,kill,redis-hold",
+	} {
+		t.Run(redis, func(t *testing.T) {
+			t.Parallel()
+			var out, said bytes.Buffer
+			got := runWith(t, &out, &said, "torture", "--server", hub(t), "--redis", redis, "--readers", "40", "--duration", "10s", "--seed", "1", "--faults", faults)
+			require.Zero(t, got, "%s%s", &said, &out)
+		})
+	}
+}
+
 func TestTortureUsage(t *testing.T) {
 	t.Parallel()
 	for _, redis := range []string{torture.Standalone, torture.Sentinel, torture.Cluster} {

@@ -14,9 +14,9 @@ import (
 // A primary that was replaced does not know it at once: until Sentinel, the Cluster
 // or the network tells it, it acknowledges publishes that are lost with it, while
 // others have announced the new epoch already. Nobody can see that in the log. So
-// each instance keeps what it was told, and asks again when it has a connection to a
-// server that may be another: what turns out to be lost begins an epoch once more,
-// and so is announced (see life in prelude.lua).
+// each instance keeps what it was told, and asks again when it has to do with a server
+// that may be another: what turns out to be lost begins an epoch once more, and so is
+// announced (see life in prelude.lua).
 
 const (
 	// ackAge is for how long an acknowledgement is kept: longer than a primary that
@@ -25,7 +25,8 @@ const (
 	// recheck is how long after a connection was made what was acknowledged is asked
 	// for: for all that are made then.
 	recheck = time.Second
-	// poll is how often a server is asked of something, whatever else it is asked.
+	// poll is how often each server is asked of something, for who has nothing else to say
+	// to it, and so would not find out.
 	poll = 10 * time.Second
 )
 
@@ -44,6 +45,9 @@ type life struct{ tenant, epoch string }
 type ack struct {
 	seq uint64
 	at  time.Time
+	// Lives of primaries, as their master_replid has it; empty: not known, or none.
+	of    string // the one that the epoch belongs to
+	asked string // the one that was asked of this ack
 }
 
 func newAcks() *acks {
@@ -62,7 +66,8 @@ func (a *acks) note(tenant string, cursors []protocol.Cursor) {
 	of, now := life{tenant, newest.Epoch}, time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.newest[of] = ack{max(newest.Seq, a.newest[of].seq), now}
+	was := a.newest[of]
+	a.newest[of] = ack{max(newest.Seq, was.seq), now, was.of, ""}
 	if len(a.newest) > a.prune {
 		a.forget()
 		a.prune = 2*len(a.newest) + 100
@@ -86,9 +91,27 @@ func (a *acks) recent() map[life]ack {
 	return maps.Clone(a.newest)
 }
 
-// check asks for what was acknowledged, after each new connection, until ctx ends. An
-// instance that has nothing else to say to a server finds out by asking each one of
-// something, from time to time: so it connects anew where it has to.
+// answered keeps that the primary of some life was asked of an ack; its: the epoch
+// belongs to that.
+func (a *acks) answered(of life, it ack, primary string, its bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now, is := a.newest[of]
+	if !is {
+		return
+	}
+	if its {
+		now.of = primary
+	}
+	if now.at.Equal(it.at) { // no other came meanwhile
+		now.asked = primary
+	}
+	a.newest[of] = now
+}
+
+// check asks for what was acknowledged, a second after each new connection and every ten
+// seconds, until ctx ends: each primary of one ack, and of the others where it has not
+// been asked since, and is of another life than the epoch.
 func (l *Log) check(ctx context.Context) {
 	polling := time.NewTicker(poll)
 	defer polling.Stop()
@@ -96,26 +119,25 @@ func (l *Log) check(ctx context.Context) {
 		polling.Stop()
 	}
 	for {
-		all := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-polling.C:
 		case <-l.servers.acks.dialed:
-			all = true
 			if sleep(ctx, recheck) != nil {
 				return
 			}
 		}
-		asked := map[*redis.Client]bool{}
+		lives := map[*redis.Client]string{}
 		for of, it := range l.servers.acks.recent() {
-			if node, err := l.servers.primary(ctx, keysOf(of.tenant).channel()); err == nil {
-				if asked[node] && !all {
+			node, err := l.servers.primary(ctx, keysOf(of.tenant).channel())
+			if err == nil {
+				if now := lives[node]; now != "" && (now == it.of || now == it.asked) {
 					continue
 				}
-				asked[node] = true
+				lives[node], err = l.touch(ctx, of, it)
 			}
-			if l.touch(ctx, of, it) != nil {
+			if err != nil {
 				signal(l.servers.acks.dialed) // soon again
 				break
 			}
@@ -123,12 +145,25 @@ func (l *Log) check(ctx context.Context) {
 	}
 }
 
-// touch has a new epoch begun for a tenant if what was acknowledged is lost and
-// may not have been announced.
-func (l *Log) touch(ctx context.Context, of life, it ack) error {
+// touch has a new epoch begun for a tenant if what was acknowledged is lost and may not
+// have been announced. It gives the life of the primary.
+func (l *Log) touch(ctx context.Context, of life, it ack) (primary string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	args := []any{newEpoch(), of.epoch, it.seq, time.Since(it.at).Milliseconds()}
-	_, err := l.servers.eval(ctx, touchScript, keysOf(of.tenant).fixed(0), args)
-	return err
+	answer, err := l.servers.eval(ctx, touchScript, keysOf(of.tenant).fixed(0), args)
+	if err != nil {
+		return "", err
+	}
+	list, ok := answer.([]any)
+	if !ok || len(list) != 2 {
+		return "", errAnswer
+	}
+	primary, ok1 := list[0].(string)
+	epoch, ok2 := list[1].(string)
+	if !ok1 || !ok2 {
+		return "", errAnswer
+	}
+	l.servers.acks.answered(of, it, primary, epoch == of.epoch)
+	return primary, nil
 }

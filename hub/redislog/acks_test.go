@@ -1,7 +1,11 @@
 package redislog
 
 import (
+	"fmt"
+	"maps"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -61,7 +65,7 @@ func TestSplitBrain(t *testing.T) {
 				require.Eventually(t, checked, 20*time.Second, 10*time.Millisecond)
 			} else {
 				for of, it := range l.servers.acks.recent() {
-					require.NoError(t, l.touch(t.Context(), of, it))
+					touch(t, l, of, it)
 				}
 				require.False(t, checked())
 			}
@@ -95,13 +99,8 @@ func TestSplitBrainForgetful(t *testing.T) {
 			time.Sleep(5 * time.Millisecond) // times are in whole ms
 			require.Eventually(t, func() bool { return lose(t, l) }, 20*time.Second, 10*time.Millisecond)
 			// It asks the old one, to which it has connected, and then has no reason to ask again.
-			asked := func() string {
-				all, _ := admin(t, old, "INFO", "commandstats").(string)
-				_, eval, _ := strings.Cut(all, "cmdstat_evalsha:")
-				return eval
-			}
-			before := asked()
-			require.Eventually(t, func() bool { return asked() != before }, 20*time.Second, 10*time.Millisecond)
+			before := scripts(t, old)
+			require.Eventually(t, func() bool { return scripts(t, old) > before }, 20*time.Second, 10*time.Millisecond)
 			network.turn(next.Addr())
 			require.Eventually(t, func() bool {
 				v := look(t, there, "t", hub.Query{})
@@ -109,11 +108,48 @@ func TestSplitBrainForgetful(t *testing.T) {
 			}, 3*poll, 10*time.Millisecond)
 			for of, it := range l.servers.acks.recent() { // and once is enough
 				before := look(t, there, "t", hub.Query{})
-				require.NoError(t, l.touch(t.Context(), of, it))
+				touch(t, l, of, it)
 				require.Equal(t, before.Epoch, look(t, there, "t", hub.Query{}).Epoch)
 			}
 		})
 	}
+}
+
+// TestAcksAreAskedOnce: a primary is asked of each tenant once, and then of one for all.
+func TestAcksAreAskedOnce(t *testing.T) {
+	t.Parallel()
+	const tenants = 50
+	server := logtest.StartRedis(t)
+	l := openAt(t, server.Addr())
+	for n := range tenants {
+		publish(t, l, "t"+strconv.Itoa(n), event("a", 1))
+	}
+	require.Eventually(t, func() bool {
+		all := l.servers.acks.recent()
+		return len(all) == tenants && !slices.ContainsFunc(slices.Collect(maps.Values(all)), func(a ack) bool { return a.of == "" })
+	}, 20*time.Second, 10*time.Millisecond)
+	before := scripts(t, server)
+	for n := range 2 { // as if there were new connections; when the second is seen to, the first has been
+		signal(l.servers.acks.dialed)
+		require.Eventually(t, func() bool { return scripts(t, server) > before+n }, 20*time.Second, 10*time.Millisecond)
+	}
+	require.Less(t, scripts(t, server), before+tenants)
+}
+
+// scripts gives how many scripts a server has run, by their sha.
+func scripts(t *testing.T, server *logtest.Redis) (n int) {
+	t.Helper()
+	all, _ := admin(t, server, "INFO", "commandstats").(string)
+	_, calls, _ := strings.Cut(all, "cmdstat_evalsha:calls=")
+	_, err := fmt.Sscan(strings.NewReplacer(",", " ").Replace(calls), &n)
+	require.NoError(t, err)
+	return n
+}
+
+func touch(t *testing.T, l *Log, of life, it ack) {
+	t.Helper()
+	_, err := l.touch(t.Context(), of, it)
+	require.NoError(t, err)
 }
 
 // publishSoon publishes as soon as there is a server again.

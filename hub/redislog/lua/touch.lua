@@ -1,9 +1,9 @@
 -- Gives the tenant the epoch that look.lua found to be due. ARGV: the name for a
 -- new epoch, the cursor known to have been reached: epoch, seq; and, where that was
--- acknowledged, how long ago (ms).
+-- acknowledged, how long ago (ms). Gives the life of the primary, and the epoch.
 
 local t = life(ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4] or ''))
 if t.changed then
   commit(t, 0, 0)
 end
-return 1
+return {t.run, t.epoch}
