@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/pushhub/pushhub/protocol"
 )
 
 // A primary that was replaced does not know it at once: until Sentinel, the Cluster
@@ -19,8 +17,8 @@ import (
 // announced (see life in prelude.lua).
 
 const (
-	// ackAge is for how long an acknowledgement is kept: longer than a primary that
-	// was replaced goes on.
+	// ackAge is for how long an acknowledgement is kept, and until a primary was asked of
+	// it: longer than one that was replaced goes on.
 	ackAge = 10 * time.Minute
 	// recheck is how long after a connection was made what was acknowledged is asked
 	// for: for all that are made then.
@@ -36,7 +34,6 @@ type acks struct {
 
 	mu     sync.Mutex
 	newest map[life]ack // guarded by mu
-	prune  int          // so many are too many; guarded by mu
 }
 
 // life is an epoch of a tenant.
@@ -54,40 +51,19 @@ func newAcks() *acks {
 	return &acks{dialed: make(chan struct{}, 1), newest: map[life]ack{}}
 }
 
-// note keeps what a publish or an append was answered. What a dedupe brought may be of long ago:
-// the newest is the one with the greatest seq, which no epoch begins again.
-func (a *acks) note(tenant string, cursors []protocol.Cursor) {
-	newest := cursors[0]
-	for _, c := range cursors[1:] {
-		if c.Seq > newest.Seq {
-			newest = c
-		}
-	}
-	of, now := life{tenant, newest.Epoch}, time.Now()
+// note keeps that a primary has named an epoch as its own, and a seq in it.
+func (a *acks) note(of life, seq uint64) {
+	now := time.Now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	was := a.newest[of]
-	a.newest[of] = ack{max(newest.Seq, was.seq), now, was.of, ""}
-	if len(a.newest) > a.prune {
-		a.forget()
-		a.prune = 2*len(a.newest) + 100
-	}
+	a.newest[of] = ack{max(seq, was.seq), now, was.of, ""}
 }
 
-// forget lets go of what is too old. With mu held.
-func (a *acks) forget() {
-	for of, it := range a.newest {
-		if time.Since(it.at) > ackAge {
-			delete(a.newest, of)
-		}
-	}
-}
-
-// recent gives what is not too old.
-func (a *acks) recent() map[life]ack {
+// all gives what is kept.
+func (a *acks) all() map[life]ack {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.forget()
 	return maps.Clone(a.newest)
 }
 
@@ -109,9 +85,20 @@ func (a *acks) answered(of life, it ack, primary string, its bool) {
 	a.newest[of] = now
 }
 
+// settled: a primary has been asked of an ack, and what is too old goes.
+func (a *acks) settled(of life, it ack) {
+	if time.Since(it.at) <= ackAge {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.newest[of].at.Equal(it.at) {
+		delete(a.newest, of)
+	}
+}
+
 // check asks for what was acknowledged, a second after each new connection and every ten
-// seconds, until ctx ends: each primary of one ack, and of the others where it has not
-// been asked since, and is of another life than the epoch.
+// seconds, until ctx ends.
 func (l *Log) check(ctx context.Context) {
 	polling := time.NewTicker(poll)
 	defer polling.Stop()
@@ -119,30 +106,45 @@ func (l *Log) check(ctx context.Context) {
 		polling.Stop()
 	}
 	for {
+		dialed := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-polling.C:
 		case <-l.servers.acks.dialed:
-			if sleep(ctx, recheck) != nil {
+			if dialed = true; sleep(ctx, recheck) != nil {
 				return
 			}
 		}
-		lives := map[*redis.Client]string{}
-		for of, it := range l.servers.acks.recent() {
-			node, err := l.servers.primary(ctx, keysOf(of.tenant).channel())
-			if err == nil {
-				if now := lives[node]; now != "" && (now == it.of || now == it.asked) {
-					continue
-				}
-				lives[node], err = l.touch(ctx, of, it)
-			}
-			if err != nil {
-				signal(l.servers.acks.dialed) // soon again
-				break
-			}
+		if !l.checkAll(ctx, dialed) {
+			signal(l.servers.acks.dialed) // soon again
 		}
 	}
+}
+
+// checkAll asks each primary of one ack, and of the others where it has not been asked
+// since, and is of another life than the epoch; of all where lives are not told, if
+// there is a new connection. A primary that refuses is asked no more. It says whether
+// none did.
+func (l *Log) checkAll(ctx context.Context, dialed bool) bool {
+	lives, refused := map[*redis.Client]string{}, map[*redis.Client]bool{}
+	for of, it := range l.servers.acks.all() {
+		node, err := l.servers.primary(ctx, keysOf(of.tenant).channel())
+		if err != nil {
+			return false
+		}
+		if refused[node] {
+			continue
+		}
+		if now, known := lives[node]; !known || now != it.of && now != it.asked || now == "" && dialed {
+			if lives[node], err = l.touch(ctx, of, it); err != nil {
+				refused[node] = true
+				continue
+			}
+		}
+		l.servers.acks.settled(of, it)
+	}
+	return len(refused) == 0
 }
 
 // touch has a new epoch begun for a tenant if what was acknowledged is lost and may not

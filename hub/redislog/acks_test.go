@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/hub"
@@ -64,7 +65,7 @@ func TestSplitBrain(t *testing.T) {
 			if late {
 				require.Eventually(t, checked, 20*time.Second, 10*time.Millisecond)
 			} else {
-				for of, it := range l.servers.acks.recent() {
+				for of, it := range l.servers.acks.all() {
 					touch(t, l, of, it)
 				}
 				require.False(t, checked())
@@ -87,6 +88,17 @@ func TestSplitBrainForgetful(t *testing.T) {
 			a, err := l.Append(t.Context(), "t", raws(1, 1, 1), time.Minute)
 			return err == nil && a.Fresh == 1
 		},
+		"appended, and the answer lost": func(t *testing.T, l *Log) bool {
+			_, err := l.Append(t.Context(), "t", raws(1, 1, 1), time.Minute)
+			if err != nil {
+				return false
+			}
+			l.servers.acks.mu.Lock()
+			clear(l.servers.acks.newest)
+			l.servers.acks.mu.Unlock()
+			require.Zero(t, tryAppend(t, l, raws(1, 1, 1)).Fresh)
+			return true
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,7 +118,7 @@ func TestSplitBrainForgetful(t *testing.T) {
 				v := look(t, there, "t", hub.Query{})
 				return v.Epoch != second[0].Epoch && v.PrevEpoch == second[0].Epoch
 			}, 3*poll, 10*time.Millisecond)
-			for of, it := range l.servers.acks.recent() { // and once is enough
+			for of, it := range l.servers.acks.all() { // and once is enough
 				before := look(t, there, "t", hub.Query{})
 				touch(t, l, of, it)
 				require.Equal(t, before.Epoch, look(t, there, "t", hub.Query{}).Epoch)
@@ -125,7 +137,7 @@ func TestAcksAreAskedOnce(t *testing.T) {
 		publish(t, l, "t"+strconv.Itoa(n), event("a", 1))
 	}
 	require.Eventually(t, func() bool {
-		all := l.servers.acks.recent()
+		all := l.servers.acks.all()
 		return len(all) == tenants && !slices.ContainsFunc(slices.Collect(maps.Values(all)), func(a ack) bool { return a.of == "" })
 	}, 20*time.Second, 10*time.Millisecond)
 	before := scripts(t, server)
@@ -166,25 +178,150 @@ func publishSoon(t *testing.T, l *Log, p protocol.Publication) (at protocol.Curs
 	return at
 }
 
-// What is kept of acknowledgements is the newest, for ten minutes.
+// newLife gives a primary another life, and takes nothing from it.
+func newLife(t *testing.T, server *logtest.Redis) {
+	t.Helper()
+	admin(t, server, "REPLICAOF", "127.0.0.1", "1")
+	admin(t, server, "REPLICAOF", "NO", "ONE")
+}
+
+// TestDedupeOfOldEpoch: to repeat a publish whose event is of an epoch long past begins
+// no other.
+func TestDedupeOfOldEpoch(t *testing.T) {
+	t.Parallel()
+	server := logtest.StartRedis(t)
+	l := openAt(t, server.Addr())
+	again := event("a", 1)
+	again.Dedupe = "once"
+	first := publish(t, l, "t", again)
+	for n := range 2 {
+		newLife(t, server)
+		publishSoon(t, l, event("a", 2+n))
+	}
+	time.Sleep(5 * time.Millisecond) // times are in whole ms
+	require.Equal(t, first[0], publishSoon(t, l, again))
+	before := look(t, l, "t", hub.Query{}).Epoch
+	require.NotEqual(t, first[0].Epoch, before)
+	require.True(t, l.checkAll(t.Context(), true))
+	require.Equal(t, before, look(t, l, "t", hub.Query{}).Epoch)
+}
+
+// TestRefusingPrimary: what one primary refuses keeps nobody from asking the others.
+func TestRefusingPrimary(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	l := c.open(t, nil, nil)
+	nodes := map[string]int{}
+	for n := range 40 {
+		tenant := "t" + strconv.Itoa(n)
+		_, nodes[tenant] = c.slot(t, tenant)
+		require.Eventually(t, func() bool {
+			_, err := l.Publish(t.Context(), tenant, []protocol.Publication{event("a", 1)})
+			return err == nil
+		}, 20*time.Second, 10*time.Millisecond)
+	}
+	c.do(t, 1, "CONFIG", "SET", "min-replicas-to-write", 1)
+	l.servers.acks.mu.Lock()
+	for of, it := range l.servers.acks.newest { // as if a primary had said so that is gone
+		it.of, it.asked = "", ""
+		l.servers.acks.newest[of] = it
+	}
+	l.servers.acks.mu.Unlock()
+	require.False(t, l.checkAll(t.Context(), true))
+	for of, it := range l.servers.acks.all() {
+		require.Equal(t, nodes[of.tenant] != 1, it.asked != "", of.tenant)
+	}
+}
+
+// elsewhere is what a primary acknowledged that is gone.
+var elsewhere = life{"t", "zzzzzzzzzz"}
+
+// begins says whether an acknowledgement from elsewhere has an epoch begun.
+func begins(t *testing.T, l *Log) bool {
+	t.Helper()
+	before := look(t, l, "t", hub.Query{}).Epoch
+	touch(t, l, elsewhere, ack{seq: 9, at: time.Now()})
+	return look(t, l, "t", hub.Query{}).Epoch != before
+}
+
+// TestTouchWhenFull: a Redis that is full announces what is lost all the same.
+func TestTouchWhenFull(t *testing.T) {
+	t.Parallel()
+	server := logtest.StartRedis(t)
+	l := openAt(t, server.Addr())
+	publish(t, l, "t", event("a", 1))
+	admin(t, server, "CONFIG", "SET", "maxmemory", 1)
+	_, err := l.Publish(t.Context(), "t", []protocol.Publication{event("a", 2)})
+	require.ErrorIs(t, err, hub.ErrUnavailable)
+	time.Sleep(5 * time.Millisecond) // times are in whole ms
+	require.True(t, begins(t, l))
+}
+
+// TestTouchAndTheClock: an epoch that began in the future, before the clock was set
+// back, makes nobody believe that all was acknowledged before it.
+func TestTouchAndTheClock(t *testing.T) {
+	t.Parallel()
+	server := logtest.StartRedis(t)
+	l := openAt(t, server.Addr())
+	publish(t, l, "t", event("a", 1))
+	admin(t, server, "HSET", keysOf("t").prefix+"m", "born", time.Now().Add(20*time.Second).UnixMilli())
+	require.True(t, begins(t, l))
+}
+
+// TestSomeMayNotAskInfo: who may not ask for the life of the primary leaves it as it is.
+func TestSomeMayNotAskInfo(t *testing.T) {
+	t.Parallel()
+	server := logtest.StartRedis(t)
+	admin(t, server, "ACL", "SETUSER", "noinfo", "on", ">x", "~*", "&*", "+@all", "-info")
+	a := openAt(t, server.Addr())
+	b := openLog(t, Options{Redis: &redis.Options{Addr: server.Addr(), Username: "noinfo", Password: "x"}}, quick)
+	first := publish(t, a, "t", event("a", 1))
+	for range 2 {
+		require.Equal(t, first[0].Epoch, publish(t, b, "t", event("a", 2))[0].Epoch)
+		require.Equal(t, first[0].Epoch, look(t, a, "t", hub.Query{}).Epoch)
+		require.Equal(t, first[0].Epoch, publish(t, a, "t", event("a", 3))[0].Epoch)
+	}
+}
+
+// TestReplicaThatTakesWrites: a replica with replica-read-only no acknowledges nothing.
+func TestReplicaThatTakesWrites(t *testing.T) {
+	t.Parallel()
+	server := logtest.StartRedis(t)
+	host, port, err := net.SplitHostPort(server.Addr())
+	require.NoError(t, err)
+	replica := logtest.StartRedis(t, "--replicaof", host+" "+port, "--replica-read-only", "no")
+	_, err = openAt(t, replica.Addr()).Publish(t.Context(), "t", []protocol.Publication{event("a", 1)})
+	require.ErrorIs(t, err, hub.ErrUnavailable)
+	require.ErrorContains(t, err, "READONLY")
+}
+
+// What is kept of acknowledgements is the newest, and for ten minutes once a primary was
+// asked of it.
 func TestAcks(t *testing.T) {
 	t.Parallel()
 	a := newAcks()
-	at := func(epoch string, seq uint64) protocol.Cursor { return protocol.Cursor{Epoch: epoch, Seq: seq} }
-	a.note("t", []protocol.Cursor{at("old", 2), at("e", 7), at("e", 3)})
-	a.note("t", []protocol.Cursor{at("e", 5)})
-	a.note("t", []protocol.Cursor{at("f", 6)})
-	a.note("u", []protocol.Cursor{at("e", 1)})
+	for _, c := range []struct {
+		of  life
+		seq uint64
+	}{{life{"t", "e"}, 7}, {life{"t", "e"}, 5}, {life{"t", "f"}, 6}, {life{"u", "e"}, 1}} {
+		a.note(c.of, c.seq)
+	}
 	seqs := map[life]uint64{}
-	for of, it := range a.recent() {
+	for of, it := range a.all() {
 		seqs[of] = it.seq
+		a.settled(of, it)
 	}
 	require.Equal(t, map[life]uint64{{"t", "e"}: 7, {"t", "f"}: 6, {"u", "e"}: 1}, seqs)
+	require.Len(t, a.all(), 3)
 	for of, it := range a.newest {
 		it.at = it.at.Add(-2 * ackAge)
 		a.newest[of] = it
 	}
-	a.prune = 0
-	a.note("v", []protocol.Cursor{at("e", 1)})
-	require.Len(t, a.newest, 1)
+	old := a.all()
+	require.Len(t, old, 3)
+	a.note(life{"u", "e"}, 2)
+	for of, it := range old {
+		a.settled(of, it)
+	}
+	require.Len(t, a.all(), 1)
 }

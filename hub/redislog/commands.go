@@ -69,11 +69,17 @@ func (l *Log) Publish(ctx context.Context, tenant string, events []protocol.Publ
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w", outcome(err))
 	}
-	cursors, err := parseCursors(answer, len(events))
+	epoch, cursors, err := parseCursors(answer, len(events))
 	if err != nil {
 		return nil, fmt.Errorf("publish: %w: %w", hub.ErrUnknown, err)
 	}
-	l.servers.acks.note(tenant, cursors)
+	newest := uint64(0)
+	for _, c := range cursors {
+		if c.Epoch == epoch { // what a dedupe brought may be of another
+			newest = max(newest, c.Seq)
+		}
+	}
+	l.servers.acks.note(life{tenant, epoch}, newest)
 	return cursors, nil
 }
 
@@ -131,30 +137,29 @@ func (c *call) add(p *protocol.Publication) {
 	c.args = append(c.args, p.Topic, c.buf[start:end:end], c.buf[end:len(c.buf):len(c.buf)], rule.Events, rule.Age.Milliseconds(), dedupe)
 }
 
-func parseCursors(answer any, n int) ([]protocol.Cursor, error) {
+// parseCursors takes the epoch, and the cursor of each of n events.
+func parseCursors(answer any, n int) (epoch string, cursors []protocol.Cursor, err error) {
 	list, ok := answer.([]any)
 	if !ok || len(list) != n+1 {
-		return nil, errAnswer
+		return "", nil, errAnswer
 	}
-	epoch, ok := list[0].(string)
-	if !ok {
-		return nil, errAnswer
+	if epoch, ok = list[0].(string); !ok {
+		return "", nil, errAnswer
 	}
-	cursors := make([]protocol.Cursor, n)
+	cursors = make([]protocol.Cursor, n)
 	for i, a := range list[1:] {
 		switch a := a.(type) {
 		case int64:
 			cursors[i] = protocol.Cursor{Epoch: epoch, Seq: uint64(a)}
 		case string:
-			var err error
 			if cursors[i], err = protocol.ParseCursor(a); err != nil {
-				return nil, err
+				return "", nil, err
 			}
 		default:
-			return nil, errAnswer
+			return "", nil, errAnswer
 		}
 	}
-	return cursors, nil
+	return epoch, cursors, nil
 }
 
 // eval runs a script. What the network did not do makes the live connection,

@@ -15,12 +15,13 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 		nil, "touch", int64(1), list{}, list{"e"}, list{int64(1), int64(1)}, list{"e", nil},
 		list{"e", "no cursor"}, list{"e", list{}}, list{"e", int64(1), int64(2)},
 	} {
-		_, err := parseCursors(answer, 1)
+		_, _, err := parseCursors(answer, 1)
 		require.Error(t, err, "%v", answer)
 	}
-	cursors, err := parseCursors(list{"e", int64(7), "d-3"}, 2)
+	epoch, cursors, err := parseCursors(list{"e", int64(7), "d-3"}, 2)
 	require.NoError(t, err)
 	require.Equal(t, []protocol.Cursor{{Epoch: "e", Seq: 7}, {Epoch: "d", Seq: 3}}, cursors)
+	require.Equal(t, "e", epoch)
 
 	l := &Log{live: &live{}}
 	good := func() list {

@@ -75,13 +75,12 @@ func (l *Log) Append(ctx context.Context, tenant string, messages []Raw, keep ti
 	}
 	fresh, ok1 := list[0].(int64)
 	old, ok2 := list[1].(int64)
-	newest, err := parseCursors(list[2:], 1)
+	epoch, newest, err := parseCursors(list[2:], 1)
 	if !ok1 || !ok2 || err != nil {
 		return Appended{}, fmt.Errorf("append: %w: %w", hub.ErrUnknown, errAnswer)
 	}
-	if fresh > 0 {
-		l.servers.acks.note(tenant, newest)
-	}
+	// Also if none was fresh: they may be there because of a call that was not answered.
+	l.servers.acks.note(life{tenant, epoch}, newest[0].Seq)
 	return Appended{Fresh: int(fresh), Old: int(old)}, nil
 }
 

@@ -68,7 +68,7 @@ func TestRulesOfScriptsAreNeeded(t *testing.T) {
 		old, new string
 		shows    []string
 	}{
-		{"life", "elseif m[6] ~= run or (", "elseif (", []string{"failover"}},
+		{"life", "elseif run ~= '' and m[6] ~= run or (", "elseif (", []string{"failover"}},
 		{"base", "t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq, true", "t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq + 2, true", []string{"failover"}},
 		{"seqs go on", "t.base, t.changed = fresh, t.epoch, t.seq, true", "t.base, t.seq, t.changed = fresh, t.epoch, 0, 0, true", []string{"failover"}},
 		{"above the index", "t.seq = tonumber(top[2]) or 0", "t.seq = 0", []string{"evict"}},

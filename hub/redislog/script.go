@@ -30,7 +30,7 @@ var (
 // would be refused (out of memory, replica, no disk), and let a reading one run.
 var (
 	publishScript = newScript("#!lua", publishText, "")
-	touchScript   = newScript("#!lua", touchText, "")
+	touchScript   = newScript("#!lua flags=allow-oom", touchText, "") // a few bytes, which tell what is lost
 	lookScript    = newScript("#!lua flags=no-writes", lookText, "_ro")
 )
 

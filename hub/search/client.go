@@ -49,8 +49,35 @@ type debt struct {
 	since time.Time
 }
 
-// remembered bounds after what time an instance still knows what it was told.
-const remembered = 9 * time.Minute
+// within is the time in which an instance that lives has done something about it.
+const within = 40 * time.Second
+
+// wants says whether the client subscribes a topic from an event on: it is connected,
+// and was before; or away, and has a cursor of before.
+func (c *client) wants(topic string, n int) bool {
+	if c.conn != nil {
+		p := c.topics[topic]
+		return p != nil && !p.open && p.first <= n
+	}
+	before := false
+	for _, w := range c.wishes {
+		if !c.matches(w.pattern, topic) {
+			continue
+		}
+		cursor := c.scalar
+		if c.ws {
+			cursor = w.cursor
+		}
+		has, known := c.w.upTo(cursor)
+		switch {
+		case known && has <= n && !cursor.IsZero():
+			before = true
+		case w.pattern == topic: // its own cursor counts
+			return false
+		}
+	}
+	return before
+}
 
 // forgive lets go of what is owed of topics.
 func (c *client) forgive(of func(topic string) bool) {

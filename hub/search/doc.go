@@ -45,7 +45,8 @@
 //
 // One hole is known and stays: a slot of a Cluster moves to a node that begins an
 // epoch, fails over and loses it, and gives the slot back before anybody has asked
-// it. Then the old node finds the slot as it was. The search leaves that out.
+// it. Then the old node finds the slot as it was, and only who was told that an event
+// is in that epoch can announce it. The search leaves that out.
 //
 // There is one channel for a tenant, and no switch between modes; one position for
 // all that is live; and nothing is withheld before the outbox: what would go wrong

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/protocol"
@@ -288,7 +287,7 @@ func (c *client) verdict(retained map[protocol.Cursor]bool) {
 		}
 	}
 	for n, d := range c.debts {
-		if c.topics[c.w.events[n].Topic] != nil && time.Since(d.since) < remembered {
+		if c.topics[c.w.events[n].Topic] != nil {
 			c.w.failf("%s never got %s, which an old primary acknowledged to %s, nor a gap", c.name, c.w.name(n), d.by)
 		}
 	}

@@ -68,6 +68,8 @@ type run struct {
 	started   int                    // instances
 	unsure    []protocol.Publication // may be there or not; has a dedupe
 	unsureTo  time.Time              // when it is forgotten
+	sure      []protocol.Publication // was acknowledged; has a dedupe
+	sureTo    time.Time              // when it is forgotten
 	split     bool
 	publishes sync.WaitGroup
 	sums      Result // of instances that are no more
@@ -217,9 +219,16 @@ func (x *run) settle() {
 			synctest.Wait()
 		}
 	}
+	x.w.mu.Lock()
+	epochs := len(x.w.epochs)
+	x.w.mu.Unlock()
 	time.Sleep(45 * time.Second)
 	synctest.Wait()
 	x.check()
+	if x.w.mu.Lock(); len(x.w.epochs) != epochs && !x.Prompt {
+		x.w.failf("an epoch begins, and all has been well for long")
+	}
+	x.w.mu.Unlock()
 	retained := x.retained()
 	x.w.mu.Lock()
 	for _, c := range x.clients {
@@ -319,9 +328,13 @@ func (x *run) send(batch []protocol.Publication, made time.Time) {
 		ids, err := i.hub.Publish(context.Background(), acme, batch)
 		x.w.answered(batch, ids, err, errors.Is(err, hub.ErrUnknown))
 		x.owe(i, ids)
-		if err != nil && batch[0].Dedupe != "" {
+		if batch[0].Dedupe != "" {
 			x.w.mu.Lock()
-			x.unsure, x.unsureTo = batch, made.Add(9*time.Minute)
+			if err != nil {
+				x.unsure, x.unsureTo = batch, made.Add(9*time.Minute)
+			} else if time.Now().After(x.sureTo) {
+				x.sure, x.sureTo = batch, made.Add(9*time.Minute)
+			}
 			x.w.mu.Unlock()
 		}
 	})
@@ -339,9 +352,8 @@ func (x *run) owe(by *instance, acknowledged []protocol.Cursor) {
 		if _, late := x.w.late[n]; !known || !late {
 			continue
 		}
-		topic := x.w.events[n].Topic
 		for _, c := range x.clients {
-			if p := c.topics[topic]; c.conn != nil && p != nil && !p.open && p.first <= n && n >= c.announced[topic] && !c.hasLate[n] {
+			if topic := x.w.events[n].Topic; n >= c.announced[topic] && !c.hasLate[n] && c.wants(topic, n) {
 				c.debts[n] = debt{by, time.Now()}
 			}
 		}

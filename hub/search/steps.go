@@ -47,6 +47,7 @@ func init() { // a step can look up a kind
 		{"beat", 4, false, 2, false, (*run).beat},
 		{"slow", 8, false, 2, false, (*run).slow},
 		{"again", 6, false, 2, false, (*run).again},
+		{"repeat", 4, false, 2, false, (*run).repeat},
 		{"break", 6, false, 2, false, (*run).breakLive},
 		{"cutoff", 4, false, 2, false, (*run).cutOff},
 		{"deafen", 4, false, 2, false, (*run).deafen},
@@ -268,6 +269,19 @@ func (x *run) sleep() {
 func (x *run) sleepLong() {
 	x.w.step("half a minute or more passes")
 	time.Sleep(pick(x.rng, 25*time.Second, 75*time.Second))
+}
+
+// repeat publishes once more what was acknowledged.
+func (x *run) repeat() {
+	x.w.mu.Lock()
+	batch, to := x.sure, x.sureTo
+	for _, p := range batch {
+		x.w.books[p.Type].unknown = true // an error says nothing: it is there
+	}
+	x.w.mu.Unlock()
+	if batch != nil && time.Now().Before(to) {
+		x.send(batch, to.Add(-9*time.Minute))
+	}
 }
 
 // again publishes once more what may be there or not.

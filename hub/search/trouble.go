@@ -3,6 +3,7 @@ package search
 import (
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/pushhub/pushhub/hub/redislog/redissim"
 )
@@ -109,7 +110,7 @@ func (x *run) kill() {
 		}
 	}
 	for _, c := range x.clients { // nobody else knows what it was told
-		maps.DeleteFunc(c.debts, func(_ int, d debt) bool { return d.by == old })
+		maps.DeleteFunc(c.debts, func(_ int, d debt) bool { return d.by == old && time.Since(d.since) < within })
 	}
 	x.redis.Break(old.name, true)
 	x.stop(old)
@@ -142,12 +143,11 @@ func (x *run) evict() {
 	x.redis.Do("del", "pushhub:{"+acme+"}:"+key)
 }
 
-// failover makes a replica the primary that lacks some.
+// failover makes a replica the primary that lacks some. An older primary may go on.
 func (x *run) failover() {
 	lost := x.rng.IntN(6)
 	x.w.step("    %d scripts are lost", lost)
 	x.w.lost()
-	x.redis.EndSplit()
 	x.w.promoted()
 	x.redis.Failover(lost, redissim.Dies)
 }

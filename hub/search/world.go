@@ -24,9 +24,9 @@ import (
 // before and does not get it is owed a gap, in the end: see debt. Its cursor stands for
 // what both had before.
 type world struct {
-	mu       sync.Mutex // below every lock of a hub, of a log and of the model Redis
-	line     int        // of the primary: others only have late events
-	split    int        // the number of events when line began
+	mu       sync.Mutex  // below every lock of a hub, of a log and of the model Redis
+	line     int         // of the primary: others only have late events
+	splits   map[int]int // line → the number of events when it was left
 	head     protocol.Cursor
 	events   []*protocol.Event
 	byTopic  map[string][]int // without the late ones
@@ -62,7 +62,7 @@ const acme = "acme"
 
 func newWorld() *world {
 	w := &world{
-		byTopic: map[string][]int{}, late: map[int]int{}, numbers: map[protocol.Cursor]int{},
+		byTopic: map[string][]int{}, late: map[int]int{}, splits: map[int]int{}, numbers: map[protocol.Cursor]int{},
 		epochs: map[string]epoch{}, books: map[string]*publication{},
 	}
 	for _, t := range topics {
@@ -75,30 +75,30 @@ func newWorld() *world {
 func (w *world) observe(t redissim.Transaction) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	late := t.Line != w.line
 	if name, ok := t.Hash("pushhub:{"+acme+"}:m", "epoch"); ok {
 		if _, known := w.epochs[name]; !known {
 			text, _ := t.Hash("pushhub:{"+acme+"}:m", "base")
 			base, _ := strconv.ParseUint(text, 10, 64)
-			w.epochs[name] = epoch{base, w.before(late)}
+			w.epochs[name] = epoch{base, w.before(t.Line)}
 			w.note("    epoch %s begins at %d", name, base)
 		}
 	}
 	for _, m := range t.Messages {
-		w.event(m.Text, late)
+		w.event(m.Text, t.Line)
 	}
 }
 
-// before gives how many events there are that a late one, or any, is after.
-func (w *world) before(late bool) int {
-	if late {
-		return w.split
+// before gives how many events there are that one of a line is after.
+func (w *world) before(line int) int {
+	if line != w.line {
+		return w.splits[line]
 	}
 	return len(w.events)
 }
 
 // event takes an event as its record has it.
-func (w *world) event(record string, late bool) {
+func (w *world) event(record string, line int) {
+	late := line != w.line
 	head, _, _ := strings.Cut(record, "\n")
 	part := strings.Split(head, "\t")
 	cursor, err := protocol.ParseCursor(part[1])
@@ -115,7 +115,7 @@ func (w *world) event(record string, late bool) {
 	w.numbers[cursor] = n
 	w.events = append(w.events, e)
 	if late {
-		w.late[n] = w.split
+		w.late[n] = w.splits[line]
 	} else {
 		w.byTopic[e.Topic] = append(w.byTopic[e.Topic], n)
 		w.head = cursor
@@ -173,8 +173,8 @@ func (w *world) headNow() protocol.Cursor {
 func (w *world) promoted() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.splits[w.line] = len(w.events)
 	w.line++
-	w.split = len(w.events)
 }
 
 // lost: the last scripts may be undone, or all be gone.

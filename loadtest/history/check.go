@@ -322,7 +322,7 @@ func (c *checker) pass(who *reader, t *topic, p *place, to int, epoch string, ke
 // twoTime is how long after a failover a gap may still stand for what the primary
 // that was replaced has acknowledged, although later events came before it: nobody
 // can know in time.
-const twoTime = 30 * time.Second
+const twoTime = time.Minute
 
 // late: a gap came after the event that follows what was lost.
 func (c *checker) late(p *place) {

@@ -29,7 +29,7 @@ type hub struct {
 // not excused by age.
 var hubSettings = []string{
 	"HOST=127.0.0.1", "LOG_LEVEL=warn", "LOG_FORMAT=json", "REDIS_HOST=", "REDIS_SENTINEL_MASTER=",
-	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=4", "RETENTION=>:100000/1h",
+	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=6", "RETENTION=>:100000/1h",
 }
 
 func newHub(name string, c *Config, secret string, db *database, free *ports) (*hub, error) {

@@ -14,6 +14,9 @@
 -- the epoch and seq of the last that was appended.
 
 local t = life(ARGV[1], '', 0)
+if t.replica then -- one that may be written to
+  return redis.error_reply('READONLY a replica was asked')
+end
 t.channel = ARGV[2]
 local RECORD = KEYS[4]
 local gone = tonumber(call('HGET', RECORD, 'gone')) or 0

@@ -39,11 +39,13 @@ local function life(fresh, known_epoch, known_seq, known_age)
   local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
   local m = call('HMGET', META, 'epoch', 'prev_epoch', 'base', 'seq', 'floor', 'run', 'expires', 'born')
   local time = call('TIME')
+  local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  local born = tonumber(m[8]) or now
   local t = {
     epoch = m[1], prev_epoch = m[2] or '',
     base = tonumber(m[3]), seq = tonumber(m[4]), floor = tonumber(m[5]),
     replica = type(info) == 'string' and string.find(info, 'role:slave', 1, true),
-    expires = tonumber(m[7]) or 0, run = run, now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000),
+    expires = tonumber(m[7]) or 0, run = run ~= '' and run or m[6] or '', now = now,
   }
   if not (t.epoch and t.base and t.seq and t.floor) then
     -- The meta is gone or never was. Seqs begin above what the index knows: were
@@ -51,12 +53,12 @@ local function life(fresh, known_epoch, known_seq, known_age)
     local top = call('ZREVRANGE', INDEX, 0, 0, 'WITHSCORES')
     t.seq = tonumber(top[2]) or 0
     t.epoch, t.prev_epoch, t.base, t.floor, t.changed = fresh, '', t.seq, t.seq, true
-  elseif m[6] ~= run or (t.epoch == known_epoch and known_seq > t.seq)
+  elseif run ~= '' and m[6] ~= run or (t.epoch == known_epoch and known_seq > t.seq)
     or (known_age and t.epoch ~= known_epoch and not (t.prev_epoch == known_epoch and known_seq <= t.base)
-      and known_age <= t.now - (tonumber(m[8]) or t.now)) then
+      and (known_age <= t.now - born or t.now < born)) then -- the latter: the clock was set back
     t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq, true
   end
-  t.born = t.changed and t.now or tonumber(m[8]) or t.now
+  t.born = t.changed and now or born
   if t.floor < t.seq and call('EXISTS', INDEX) == 0 then
     t.floor = t.seq
   end

@@ -5,6 +5,9 @@
 -- that was published before.
 
 local t = life(ARGV[1], '', 0)
+if t.replica then -- one that may be written to
+  return redis.error_reply('READONLY a replica was asked')
+end
 t.channel = ARGV[2]
 
 local answer, fresh, seen = {t.epoch}, {}, {}

@@ -3,6 +3,9 @@
 -- acknowledged, how long ago (ms). Gives the life of the primary, and the epoch.
 
 local t = life(ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4] or ''))
+if t.replica then -- one that may be written to
+  return redis.error_reply('READONLY a replica was asked')
+end
 if t.changed then
   commit(t, 0, 0)
 end
