@@ -34,9 +34,10 @@ var edges = []struct {
 	{"transport/quiet", nil, []string{"github.com/", "net/http"}, "a connection is a connection"},
 	{"transport/wire", []string{"protocol", "hub", "transport/quiet"}, []string{"github.com/redis/", "net/http"}, "bytes to sockets, whoever made them"},
 	{"transport/web", nil, []string{"github.com/redis/"}, "a page needs only what a browser has"},
-	{"loadtest", nil, nil, "a client needs only the protocol on the wire"},
+	{"loadtest", []string{"loadtest/port"}, nil, "a client needs only the protocol on the wire"},
+	{"loadtest/port", nil, []string{"."}, "it asks the kernel, and nobody else"},
 	{"loadtest/history", nil, []string{"."}, "who judges shares no code with who is judged, nor with who wrote it down"},
-	{"loadtest/torture", []string{"loadtest/history"}, nil, "a client needs only the protocol on the wire"},
+	{"loadtest/torture", []string{"loadtest/history", "loadtest/port"}, nil, "a client needs only the protocol on the wire"},
 }
 
 // may of transport has its own rooms too.
