@@ -21,10 +21,10 @@ func seconds(rng *rand.Rand, from, to int) time.Duration {
 	return time.Duration(from*1000+rng.IntN((to-from)*1000)) * time.Millisecond
 }
 
-// noticed is after what time an instance has found out that a client is gone: one
-// interval until the ping, or until the kernel takes no more, and then the wait for a
-// pong, or as long as a client may take nothing.
-const noticed = (3 + 3 + 6 + 1) * time.Second
+// noticed is after what time an instance has found out that a client is gone: a
+// heartbeat and the wait for a pong, or until the kernel takes no more, and then as long
+// once more.
+const noticed = (2*(3+6) + 1) * time.Second
 
 // vanish has clients gone without a word; the instance finds out by itself.
 func vanish(ctx context.Context, w *world, rng *rand.Rand) error {
