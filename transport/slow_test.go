@@ -111,20 +111,21 @@ func begun(t testing.TB, next func() string) {
 // meanwhile others get everything as it comes.
 func TestStalledReader(t *testing.T) {
 	onAllWays(t, nil, func(t *testing.T, i *instance, w way) {
-		events := 350 // 17 MB: more than the kernel and the outbox take
-		if w.ws {
-			events = 150 // of which a raw client takes less; who is cut off has five seconds to read that
-		}
 		stalled, leave := i.lazy(w, "topics=a")
 		begun(t, stalled)
 		quick := i.stream("/api/v1/stream?topics=a&token=" + token(t, nil))
 		quick.begin()
 		pace := time.NewTicker(2 * time.Millisecond) // all at once would be a burst: see transport/wire
 		defer pace.Stop()
-		for n := range events {
+		events := 0
+		for waited, cut := 0., false; !cut; { // then it has five seconds to read the end
 			<-pace.C
-			i.put(large("a", n))
-			require.Equal(t, n, numberOf(t, quick.next().data), "nobody waits for the stalled one")
+			i.put(large("a", events))
+			require.Equal(t, events, numberOf(t, quick.next().data), "nobody waits for the stalled one")
+			events++
+			require.Less(t, events, 1000, "50 MB are more than the kernel and the outbox take")
+			waits := i.metric(t, "pushhub_outbox_bytes")
+			cut, waited = waited > 500_000 && waits < waited/2, waits // its outbox was dropped
 		}
 		var bye struct {
 			Op, Reason, Cursor string
