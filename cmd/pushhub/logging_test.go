@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -64,18 +65,22 @@ func TestConsoleLines(t *testing.T) {
 
 func TestCleanups(t *testing.T) {
 	t.Parallel()
-	out := newOutput()
-	c := cleanups{log: zerolog.New(out)}
-	var order []string
-	blocked := make(chan struct{})
-	defer close(blocked)
-	c.add("first", func() error { order = append(order, "first"); return nil })
-	c.add("slow", func() error { <-blocked; return nil })
-	c.add("failing", func() error { order = append(order, "failing"); return errors.New("no") })
-	c.run(10 * time.Millisecond)
-	c.run(10 * time.Millisecond)
-	require.Equal(t, []string{"failing", "first"}, order)
-	require.Len(t, out.lines(), 2)
-	require.Contains(t, out.lines()[0], `"what":"failing"`)
-	require.Contains(t, out.lines()[1], `"what":"slow"`)
+	synctest.Test(t, func(t *testing.T) {
+		out := newOutput()
+		c := cleanups{log: zerolog.New(out)}
+		var order []string
+		blocked := make(chan struct{})
+		defer close(blocked)
+		c.add("first", func() error { order = append(order, "first"); return nil })
+		c.add("slow", func() error { <-blocked; return nil })
+		c.add("failing", func() error { order = append(order, "failing"); return errors.New("no") })
+		began := time.Now()
+		c.run(time.Second)
+		require.Equal(t, time.Second, time.Since(began), "of the slow one alone")
+		c.run(time.Second)
+		require.Equal(t, []string{"failing", "first"}, order)
+		require.Len(t, out.lines(), 2)
+		require.Contains(t, out.lines()[0], `"what":"failing"`)
+		require.Contains(t, out.lines()[1], `"what":"slow"`)
+	})
 }
