@@ -97,7 +97,7 @@ func TestCheckTellsWhatIsForbidden(t *testing.T) {
 func TestCheckReplica(t *testing.T) {
 	t.Parallel()
 	primary := logtest.StartRedis(t)
-	replica := logtest.StartRedis(t, "--replicaof", strings.Replace(primary.Addr(), ":", " ", 1))
+	replica := primary.StartReplica()
 	status, stdout, _ := do(t, map[string]string{"JWT_SECRET": secret, "REDIS_URL": replica.URL()}, "check")
 	require.Equal(t, 1, status)
 	require.Contains(t, stdout, "this is a replica")

@@ -69,6 +69,14 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 	return nil
 }
 
+// StartReplica starts a server that replicates this one, with args as StartRedis has
+// them. It follows at once; when it has caught up is for the caller to await.
+func (r *Redis) StartReplica(args ...string) *Redis {
+	r.t.Helper()
+	of := []string{"--replicaof", "127.0.0.1 " + strconv.Itoa(r.port), "--repl-diskless-sync-delay", "0"}
+	return StartRedis(r.t, append(of, args...)...)
+}
+
 // Addr is the host and port.
 func (r *Redis) Addr() string { return "127.0.0.1:" + strconv.Itoa(r.port) }
 

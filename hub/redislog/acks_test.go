@@ -3,7 +3,6 @@ package redislog
 import (
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,9 +26,7 @@ func TestSplitBrain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			old := logtest.StartRedis(t)
-			host, port, err := net.SplitHostPort(old.Addr())
-			require.NoError(t, err)
-			next := logtest.StartRedis(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0")
+			next := old.StartReplica()
 			network := newProxy(t, old.Addr())
 			l, there := openAt(t, network.addr()), openAt(t, next.Addr())
 			replicated := func() { require.EqualValues(t, 1, admin(t, old, "WAIT", 1, 20_000)) }
@@ -42,12 +39,12 @@ func TestSplitBrain(t *testing.T) {
 			lose := func() protocol.Cursor { return publish(t, l, "t", event("a", 2), event("b", 3))[1] }
 			if !late {
 				lose()
-				time.Sleep(time.Second) // what a call takes counts as if it had come later
+				elapse(t, next, time.Second) // what a call takes counts as if it had come later
 			}
 			second := publish(t, there, "t", event("a", 4))
 			require.NotEqual(t, first[0].Epoch, second[0].Epoch)
 			if late {
-				time.Sleep(5 * time.Millisecond) // times are in whole ms
+				elapse(t, next, 2*time.Millisecond) // times are in whole ms
 				require.Equal(t, first[0].Epoch, lose().Epoch)
 			}
 			network.turn(next.Addr())
@@ -108,7 +105,7 @@ func TestSplitBrainForgetful(t *testing.T) {
 			old.Stop()
 			old.Start()
 			second := publish(t, there, "t", event("a", 1))
-			time.Sleep(5 * time.Millisecond) // times are in whole ms
+			elapse(t, next, 2*time.Millisecond) // times are in whole ms
 			require.Eventually(t, func() bool { return lose(t, l) }, 20*time.Second, 10*time.Millisecond)
 			// It asks the old one, to which it has connected, and then has no reason to ask again.
 			before := scripts(t, old)
@@ -158,6 +155,18 @@ func scripts(t *testing.T, server *logtest.Redis) (n int) {
 	return n
 }
 
+// elapse waits until the clock of a server has gone on.
+func elapse(t *testing.T, server *logtest.Redis, d time.Duration) {
+	t.Helper()
+	clock := func() time.Duration {
+		now, err := time.ParseDuration(fmt.Sprintf("%ss%sus", admin(t, server, "TIME").([]any)...))
+		require.NoError(t, err)
+		return now
+	}
+	for until := clock() + d; clock() < until; {
+	}
+}
+
 func touch(t *testing.T, l *Log, of life, it ack) {
 	t.Helper()
 	_, err := l.touch(t.Context(), of, it)
@@ -198,7 +207,7 @@ func TestDedupeOfOldEpoch(t *testing.T) {
 		newLife(t, server)
 		publishSoon(t, l, event("a", 2+n))
 	}
-	time.Sleep(5 * time.Millisecond) // times are in whole ms
+	elapse(t, server, 2*time.Millisecond) // times are in whole ms
 	require.Equal(t, first[0], publishSoon(t, l, again))
 	before := look(t, l, "t", hub.Query{}).Epoch
 	require.NotEqual(t, first[0].Epoch, before)
@@ -253,7 +262,7 @@ func TestTouchWhenFull(t *testing.T) {
 	admin(t, server, "CONFIG", "SET", "maxmemory", 1)
 	_, err := l.Publish(t.Context(), "t", []protocol.Publication{event("a", 2)})
 	require.ErrorIs(t, err, hub.ErrUnavailable)
-	time.Sleep(5 * time.Millisecond) // times are in whole ms
+	elapse(t, server, 2*time.Millisecond) // times are in whole ms
 	require.True(t, begins(t, l))
 }
 
@@ -287,10 +296,8 @@ func TestSomeMayNotAskInfo(t *testing.T) {
 func TestReplicaThatTakesWrites(t *testing.T) {
 	t.Parallel()
 	server := logtest.StartRedis(t)
-	host, port, err := net.SplitHostPort(server.Addr())
-	require.NoError(t, err)
-	replica := logtest.StartRedis(t, "--replicaof", host+" "+port, "--replica-read-only", "no")
-	_, err = openAt(t, replica.Addr()).Publish(t.Context(), "t", []protocol.Publication{event("a", 1)})
+	replica := server.StartReplica("--replica-read-only", "no")
+	_, err := openAt(t, replica.Addr()).Publish(t.Context(), "t", []protocol.Publication{event("a", 1)})
 	require.ErrorIs(t, err, hub.ErrUnavailable)
 	require.ErrorContains(t, err, "READONLY")
 }

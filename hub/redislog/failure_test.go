@@ -2,8 +2,6 @@ package redislog
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"testing"
 	"time"
 
@@ -261,10 +259,7 @@ func TestForbidden(t *testing.T) {
 // A server that is a replica brings what is published until it loses its primary
 // and says nothing: it is not taken.
 func TestReplica(t *testing.T) {
-	primary := logtest.StartRedis(t)
-	host, port, err := net.SplitHostPort(primary.Addr())
-	require.NoError(t, err)
-	replica := logtest.StartRedis(t, "--replicaof", fmt.Sprintf("%s %s", host, port))
+	replica := logtest.StartRedis(t).StartReplica()
 	states := make(chan error, 10)
 	openLog(t, Options{Redis: &redis.Options{Addr: replica.Addr()}, OnState: func(_ bool, err error) { states <- err }}, quick)
 	require.ErrorIs(t, <-states, errRefused)

@@ -22,7 +22,7 @@ func TestFailover(t *testing.T) {
 	primary := logtest.StartRedis(t)
 	host, port, err := net.SplitHostPort(primary.Addr())
 	require.NoError(t, err)
-	replica := logtest.StartRedis(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0")
+	replica := primary.StartReplica()
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
 	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, `sentinel monitor main %s %s 1
 sentinel down-after-milliseconds main 300
