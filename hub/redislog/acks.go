@@ -148,11 +148,12 @@ func (l *Log) checkAll(ctx context.Context, dialed bool) bool {
 }
 
 // touch has a new epoch begun for a tenant if what was acknowledged is lost and may not
-// have been announced. It gives the life of the primary.
+// have been announced; a primary that has nothing new to say of it only names its life.
+// It gives that life.
 func (l *Log) touch(ctx context.Context, of life, it ack) (primary string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	args := []any{newEpoch(), of.epoch, it.seq, time.Since(it.at).Milliseconds()}
+	args := []any{newEpoch(), of.epoch, it.seq, time.Since(it.at).Milliseconds(), it.of, it.asked}
 	answer, err := l.servers.eval(ctx, touchScript, keysOf(of.tenant).fixed(0), args)
 	if err != nil {
 		return "", err
