@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/pushhub/pushhub/loadtest/history"
@@ -81,7 +82,12 @@ func (c *tortureCommand) report(out output, account *history.Account) error {
 	if !account.Failed() {
 		return nil
 	}
-	fmt.Fprintf(out.stdout, "FAILED: loadtest torture --redis %s --hubs %d --readers %d --duration %v --seed %d\n", c.Redis, c.Hubs, c.Readers, c.Duration, c.Seed)
+	faults := ""
+	if len(c.Faults) > 0 {
+		faults = " --faults " + strings.Join(c.Faults, ",")
+	}
+	fmt.Fprintf(out.stdout, "FAILED: loadtest torture --redis %s --hubs %d --readers %d --rate %v --raw-rate %v --drain %v --duration %v --seed %d%s\n",
+		c.Redis, c.Hubs, c.Readers, c.Rate, c.RawRate, c.Drain, c.Duration, c.Seed, faults)
 	return errFailed
 }
 

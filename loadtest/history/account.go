@@ -30,6 +30,7 @@ type Account struct {
 	Disorder int `json:"disorder"` // came after a later one
 	Strange  int `json:"strange"`  // was never published, or not for that reader; or an id that stands for two events
 	GaveUp   int `json:"gave_up"`  // readers that an EventSource would never have brought back
+	Needless int `json:"needless"` // gaps that were told, and Redis had lost nothing
 	Wrong    int `json:"wrong"`    // what the bench itself saw
 
 	Recovery Times    `json:"recovery"` // from the end of a connection to "subscribed" on the next
@@ -41,7 +42,7 @@ type Account struct {
 
 // Failed says whether a promise was broken.
 func (a *Account) Failed() bool {
-	return a.Lost+a.Twice+a.Disorder+a.Strange+a.GaveUp+a.Wrong > 0
+	return a.Lost+a.Twice+a.Disorder+a.Strange+a.GaveUp+a.Needless+a.Wrong > 0
 }
 
 // Times are durations in ms.

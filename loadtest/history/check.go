@@ -16,13 +16,17 @@ import (
 // The rules, per reader and topic that it is subscribed to:
 //   - An event that was acknowledged, and whose publishing began after the reader
 //     was first subscribed, comes once, in the order of publishing, in the end.
-//   - It may be passed over for a later one of its key if it is not final.
+//   - It may be passed over for a later one of its key if it is not final, and the
+//     reader is slow or had fallen behind by a fault.
 //   - It may be passed over under a gap that the reader was told after its
 //     publishing began and before the next event that it gets of the topic. A gap
 //     because of an epoch does not stand for events of the epoch in which that is.
 //   - Before that nothing is owed, and what came may come again.
 //   - What was published before a gap because of an epoch was told may come again
 //     after it.
+//   - No gap is told before a fault that may have cost Redis its life.
+//   - A gap because of an epoch may come after later events of the topic for what was
+//     acknowledged while two servers took themselves for the primary, see late.
 //   - Ids rise on a connection as long as the epoch is the same, and stand for one
 //     event each, whoever gets it.
 func Check(r io.Reader) (*Account, error) {
@@ -51,12 +55,24 @@ type checker struct {
 	readers  []*reader         // by number, from 1 on
 	ids      map[string]event  // <tenant>/<id> → what it stands for
 	at       time.Duration
-	two      time.Duration  // when there may have been two primaries; 0: never
+	faults   []fault
 	told     map[string]int // problems, by kind
 	lost     []loss         // as it seemed when the next event came
 	recovery []time.Duration
 	outage   []time.Duration
 	delay    []time.Duration
+}
+
+// fault is one that was injected.
+type fault struct {
+	Record
+	from, to time.Duration // to: 0 while it lasts
+}
+
+// during says whether something that lasted from one time to another may have met with
+// the fault, or with what it left for some time.
+func (f *fault) during(from, to, after time.Duration) bool {
+	return to >= f.from && (f.to == 0 || from <= f.to+after)
 }
 
 // loss is an event that a reader seems to have lost.
@@ -80,6 +96,7 @@ type topic struct {
 
 type publication struct {
 	began time.Duration
+	ended time.Duration // when it was acknowledged
 	final bool
 	acked bool   // owed to readers
 	id    string // "" where the publisher was not told
@@ -154,6 +171,10 @@ func (c *checker) take(r Record) error {
 		c.got(who, r)
 	case Gap:
 		c.account.Gaps++
+		if !slices.ContainsFunc(c.faults, func(f fault) bool { return f.Epoch }) {
+			c.account.Needless++
+			c.problem("needless", "%s was told of a gap (%s, %s), and nothing was lost", who, r.Topic, r.Why)
+		}
 		if r.Why == "epoch" {
 			who.epoch, who.seq = "", 0
 		}
@@ -161,8 +182,8 @@ func (c *checker) take(r Record) error {
 			if tenant, topic, _ := strings.Cut(name, "/"); tenant == who.tenant && matches(r.Topic, topic) {
 				p := c.place(who, t)
 				p.gaps[r.Why] = c.at
-				if r.Why == "epoch" && c.two != 0 && c.at-c.two < twoTime {
-					c.late(p)
+				if r.Why == "epoch" {
+					c.late(t, p)
 				}
 			}
 		}
@@ -172,8 +193,8 @@ func (c *checker) take(r Record) error {
 			who.dropped = c.at
 		}
 	case Healed:
-		if c.two != 0 {
-			c.two = c.at
+		if n := len(c.faults); n > 0 && c.faults[n-1].to == 0 {
+			c.faults[n-1].to = c.at
 		}
 	case GaveUp:
 		c.account.GaveUp++
@@ -181,9 +202,7 @@ func (c *checker) take(r Record) error {
 		c.problem("a reader gave up", "%s gave up: %s", who, r.Why)
 	case Fault:
 		c.account.Faults++
-		if r.Two {
-			c.two = c.at
-		}
+		c.faults = append(c.faults, fault{Record: r, from: c.at})
 	case Wrong:
 		c.account.Wrong++
 		c.problem("wrong", "%s", r.Why)
@@ -213,7 +232,7 @@ func (c *checker) published(r Record) error {
 	switch r.Kind {
 	case Ack:
 		c.account.Acknowledged++
-		p.acked, p.id = true, r.ID
+		p.acked, p.id, p.ended = true, r.ID, c.at
 		c.outage = append(c.outage, c.at-p.began)
 		if r.ID != "" {
 			c.stands(r.Topic, r.N, r.ID)
@@ -308,7 +327,7 @@ func (c *checker) pass(who *reader, t *topic, p *place, to int, epoch string, ke
 		switch {
 		case expired >= pub.began || epochs >= pub.began && (own == "" || own != epoch):
 			count = &c.account.Announced
-		case keyed && !pub.final:
+		case keyed && !pub.final && (who.slow || slices.ContainsFunc(c.faults, func(f fault) bool { return f.Behind && f.during(pub.began, c.at, catchUp) })):
 			count = &c.account.Conflated
 		default:
 			c.lost = append(c.lost, loss{p, n, fmt.Sprintf("%s never got %s %d (id %q, published at %v), nor a gap; after %d it has had %d in epoch %q by %v",
@@ -319,15 +338,31 @@ func (c *checker) pass(who *reader, t *topic, p *place, to int, epoch string, ke
 	}
 }
 
-// twoTime is how long after a failover a gap may still stand for what the primary
-// that was replaced has acknowledged, although later events came before it: nobody
-// can know in time.
-const twoTime = time.Minute
+const (
+	// twoTime is how long after a failover a gap may still stand for what the primary
+	// that was replaced has acknowledged, although later events came before it: nobody
+	// can know in time.
+	twoTime = 30 * time.Second
+	// held is how long a raw message may wait for who takes it in.
+	held = 10 * time.Second
+	// catchUp is how long a fault may have readers behind after it.
+	catchUp = 5 * time.Second
+)
 
-// late: a gap came after the event that follows what was lost.
-func (c *checker) late(p *place) {
+// late: a gap because of an epoch is told after the event that follows what was lost.
+// It stands for that if an old primary may have acknowledged it, not long ago.
+func (c *checker) late(t *topic, p *place) {
 	for n, counted := range p.passed {
-		if counted == &c.account.Lost {
+		if counted != &c.account.Lost {
+			continue
+		}
+		pub := t.events[n-1]
+		if pub.id == "" { // raw
+			pub.ended += held
+		}
+		if slices.ContainsFunc(c.faults, func(f fault) bool {
+			return f.Two && f.during(pub.began, pub.ended, 0) && (f.to == 0 || c.at-f.to < twoTime)
+		}) {
 			c.account.Lost--
 			c.account.Late++
 			p.passed[n] = &c.account.Late

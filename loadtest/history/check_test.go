@@ -26,12 +26,14 @@ func (s *story) tell(records ...Record) *story {
 	return s
 }
 
-// begin has two topics and a reader of both, subscribed.
+// begin has two topics and a reader of both, subscribed, and a fault after which gaps
+// are right.
 func begin() *story {
 	return new(story).tell(
 		Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Topic, Topic: "t/jobs.1", Keyed: true},
 		Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a", "jobs.>"}},
-		Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"})
+		Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"},
+		Record{Kind: Fault, Epoch: true}, Record{Kind: Healed})
 }
 
 func published(topic string, n int, id string) []Record {
@@ -64,6 +66,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	final := published("t/jobs.1", 2, "e-2")
 	final[0].Final = true
+	behind := Record{Kind: Fault, Behind: true}
 	for name, c := range map[string]struct {
 		told []Record
 		want Account // of what is counted but the published
@@ -86,13 +89,20 @@ func TestCheck(t *testing.T) {
 		"in the epoch itself": {append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "e-4"), got("t/a", 4, "e-4"))...), Account{Delivered: 1, Gaps: 1, Lost: 3}},
 		"again after a gap of an epoch": {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3"), gap("a", "epoch"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3")),
 			Account{Delivered: 5, Again: 2, Gaps: 1}},
-		"late, with two primaries": {append([]Record{{Kind: Fault, Two: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
+		"late, with two primaries": {append([]Record{{Kind: Fault, Two: true, Epoch: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
 			Account{Delivered: 2, Faults: 1, Gaps: 1, Late: 1}},
-		"late, with one": {append([]Record{{Kind: Fault}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
+		"late, after two primaries": {append(append([]Record{{Kind: Fault, Two: true, Epoch: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"))...), Record{Kind: Healed}, gap("a", "epoch")),
+			Account{Delivered: 2, Faults: 1, Gaps: 1, Late: 1}},
+		"late, lost before there were two": {append(append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), Record{Kind: Fault, Two: true, Epoch: true}, Record{Kind: Healed}), gap("a", "epoch")),
 			Account{Delivered: 2, Faults: 1, Gaps: 1, Lost: 1}},
-		"conflated":             {append(three("t/jobs.1"), got("t/jobs.1", 3, "e-3")), Account{Delivered: 1, Conflated: 2}},
-		"the newest of a key":   {append(three("t/jobs.1"), got("t/jobs.1", 1, "e-1")), Account{Delivered: 1, Conflated: 1, Lost: 1}},
-		"a final one":           {append(append(published("t/jobs.1", 1, "e-1"), final...), append(published("t/jobs.1", 3, "e-3"), got("t/jobs.1", 3, "e-3"))...), Account{Delivered: 1, Conflated: 1, Lost: 1}},
+		"late, lost after there were two": {append(append([]Record{{Kind: Fault, Two: true, Epoch: true}, {Kind: Healed}, {Kind: Fault}}, three("t/a")...), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), Record{Kind: Healed}, gap("a", "epoch")),
+			Account{Delivered: 2, Faults: 2, Gaps: 1, Lost: 1}},
+		"late, with one": {append([]Record{{Kind: Fault, Epoch: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
+			Account{Delivered: 2, Faults: 1, Gaps: 1, Lost: 1}},
+		"conflated":             {append([]Record{behind}, append(three("t/jobs.1"), got("t/jobs.1", 3, "e-3"))...), Account{Delivered: 1, Faults: 1, Conflated: 2}},
+		"conflated, and quick":  {append(three("t/jobs.1"), got("t/jobs.1", 3, "e-3")), Account{Delivered: 1, Lost: 2}},
+		"the newest of a key":   {append([]Record{behind}, append(three("t/jobs.1"), got("t/jobs.1", 1, "e-1"))...), Account{Delivered: 1, Faults: 1, Conflated: 1, Lost: 1}},
+		"a final one":           {append(append(append([]Record{behind}, published("t/jobs.1", 1, "e-1")...), final...), append(published("t/jobs.1", 3, "e-3"), got("t/jobs.1", 3, "e-3"))...), Account{Delivered: 1, Faults: 1, Conflated: 1, Lost: 1}},
 		"nobody knows":          {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, Account{Unknown: 1}},
 		"unknown, and it came":  {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}, got("t/a", 1, "e-1")}, Account{Unknown: 1, Delivered: 1}},
 		"unknown, and too late": {append([]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, append(published("t/a", 2, "e-2"), got("t/a", 2, "e-2"), Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"))...), Account{Unknown: 1, Delivered: 2, Disorder: 1}},
@@ -111,11 +121,24 @@ func TestCheck(t *testing.T) {
 			problems := len(a.Problems) > 0
 			require.Equal(t, a.Failed(), problems, a.Problems)
 			want := c.want
+			want.Faults++
 			want.Readers, want.Seconds, want.Published, want.Acknowledged = 1, a.Seconds, a.Published, a.Acknowledged
 			want.Recovery, want.Outage, want.Delay, want.Connects, want.Problems = a.Recovery, a.Outage, a.Delay, a.Connects, a.Problems
 			require.Equal(t, &want, a)
 		})
 	}
+}
+
+// A gap that nothing was the reason for is no excuse, but a fault.
+func TestCheckNeedless(t *testing.T) {
+	t.Parallel()
+	tell := func(f Record) *Account {
+		return new(story).tell(Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a"}},
+			Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"}, f, gap("a", "epoch")).check(t)
+	}
+	require.Equal(t, 1, tell(Record{Kind: Fault}).Needless)
+	require.True(t, tell(Record{Kind: Fault}).Failed())
+	require.False(t, tell(Record{Kind: Fault, Epoch: true}).Failed())
 }
 
 // What was there before a reader came it is not owed, and may have twice while it

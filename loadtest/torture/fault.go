@@ -16,8 +16,11 @@ type fault struct {
 	name string
 	only string // the kind of Redis that can have it; empty: any
 	two  bool   // for a while two servers take themselves for the primary
-	help string
-	do   func(context.Context, *world, *rand.Rand) error
+	// What readers may see of it:
+	epoch  bool // gaps, since Redis may be another than before
+	steady bool // nothing piles up, to come at once: who is not slow is never behind
+	help   string
+	do     func(context.Context, *world, *rand.Rand) error
 }
 
 // Faults gives the names of those that a kind of Redis can have.
@@ -40,19 +43,19 @@ func Help() string {
 }
 
 var faults = []fault{
-	{name: "kill", help: "SIGKILL of an instance, which is started again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+	{name: "kill", steady: true, help: "SIGKILL of an instance, which is started again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.restart(ctx, pick(rng, w.hubs), rng)
 	}},
 	{name: "kill-ingester", help: "the same of the instance that ingests: another takes over within 7 s", do: killIngester},
 	{name: "zombie", help: "SIGSTOP of the instance that ingests, for longer than its lease", do: zombie},
-	{name: "roll", help: "SIGTERM of each instance in turn: it drains, ends with 0 in time, and is started again", do: roll},
-	{name: "cut-pubsub", help: "CLIENT KILL TYPE pubsub, three times: no client is disconnected", do: cutPubSub},
-	{name: "clock", help: "the wall clock of an instance jumps, and back: no client is disconnected", do: jump},
-	{name: "net-reset", help: "the connections of an instance's clients are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
+	{name: "roll", steady: true, help: "SIGTERM of each instance in turn: it drains, ends with 0 in time, and is started again", do: roll},
+	{name: "cut-pubsub", steady: true, help: "CLIENT KILL TYPE pubsub, three times: no client is disconnected", do: cutPubSub},
+	{name: "clock", steady: true, help: "the wall clock of an instance jumps, and back: no client is disconnected", do: jump},
+	{name: "net-reset", steady: true, help: "the connections of an instance's clients are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
 		pick(rng, w.hubs).front.reset()
 		return nil
 	}},
-	{name: "net-vanish", help: "the WebSockets of an instance are gone, and nobody tells it", do: vanish},
+	{name: "net-vanish", steady: true, help: "the WebSockets of an instance are gone, and nobody tells it", do: vanish},
 	{name: "net-delay", help: "latency between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
 	}},
@@ -60,7 +63,7 @@ var faults = []fault{
 		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 1, 8), func(x *weather) { x.hold = true })
 	}},
 
-	{name: "redis-cut", help: "an instance's connections to Redis, or to one server of it, are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
+	{name: "redis-cut", steady: true, help: "an instance's connections to Redis, or to one server of it, are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
 		pick(rng, w.hubs).back.some(rng).reset()
 		return nil
 	}},
@@ -88,7 +91,7 @@ var faults = []fault{
 			return w.weather(ctx, pick(rng, w.hubs).back, seconds(rng, 2, 9), func(x *weather) { x.deaf = pick(rng, tenants) })
 		})
 	}},
-	{name: "redis-kill", only: Standalone, help: "SIGKILL of Redis, which is started again from its append-only file", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+	{name: "redis-kill", only: Standalone, epoch: true, help: "SIGKILL of Redis, which is started again from its append-only file", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
 		n.kill()
 		if _, err := w.probe(ctx, seconds(rng, 0, 7), w.hubs...); err != nil {
@@ -96,7 +99,7 @@ var faults = []fault{
 		}
 		return n.up(ctx)
 	}},
-	{name: "redis-restart", only: Standalone, help: "SIGTERM of Redis, which loses nothing and is started again", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
+	{name: "redis-restart", only: Standalone, epoch: true, help: "SIGTERM of Redis, which loses nothing and is started again", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
 		n := w.db.nodes[0]
 		n.signal(syscall.SIGTERM)
 		if _, err := n.wait(patience); err != nil {
@@ -104,7 +107,7 @@ var faults = []fault{
 		}
 		return n.up(ctx)
 	}},
-	{name: "redis-rollback", only: Standalone, help: "Redis comes back without its last writes", do: rollback},
+	{name: "redis-rollback", only: Standalone, epoch: true, help: "Redis comes back without its last writes", do: rollback},
 	{name: "redis-stop", only: Standalone, help: "SIGSTOP of Redis", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
 		n.signal(syscall.SIGSTOP)
@@ -120,7 +123,7 @@ var faults = []fault{
 		_, err := w.probe(ctx, d, w.hubs...)
 		return err
 	}},
-	{name: "redis-flush", only: Standalone, help: "FLUSHALL", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
+	{name: "redis-flush", only: Standalone, epoch: true, help: "FLUSHALL", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
 		return w.db.nodes[0].do(ctx, "FLUSHALL")
 	}},
 	{name: "redis-full", only: Standalone, help: "maxmemory is reached: OOM", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
@@ -133,7 +136,7 @@ var faults = []fault{
 		}
 		return n.do(ctx, "CONFIG", "SET", "maxmemory", "0")
 	}},
-	{name: "redis-readonly", only: Standalone, help: "Redis becomes a replica of nobody, and a primary again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+	{name: "redis-readonly", only: Standalone, epoch: true, help: "Redis becomes a replica of nobody, and a primary again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
 		if err := n.do(ctx, "REPLICAOF", "127.0.0.1", "1"); err != nil {
 			return err

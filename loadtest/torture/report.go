@@ -36,6 +36,9 @@ func Print(out io.Writer, a *history.Account) {
 	row("lost silently", "%d", a.Lost)
 	row("twice", "%d", a.Twice)
 	row("out of order", "%d", a.Disorder)
+	if a.Needless > 0 {
+		row("gaps for no reason", "%d", a.Needless)
+	}
 	if a.Strange+a.GaveUp+a.Wrong > 0 {
 		row("otherwise wrong", "%d", a.Strange+a.GaveUp+a.Wrong)
 	}
