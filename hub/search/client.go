@@ -34,9 +34,10 @@ type client struct {
 	announced map[string]int // of a topic: the number of events when the last gap for it was queued
 	excused   map[int]bool   // superseded by a later event
 	asked     map[string]*request
-	loose     bool  // ids may go back: a gap said that the epoch is another
-	passed    []int // events that only a gap stood for, on this connection
-	odd       bool  // its cursor is of no event, or something was revoked, on this connection
+	order     map[string]*order // of each topic, on this connection, late events too
+	loose     bool              // ids may go back: a gap said that the epoch is another
+	passed    []int             // events that only a gap stood for, on this connection
+	odd       bool              // its cursor is of no event, or something was revoked, on this connection
 	alarms    []*alarm
 
 	debts   map[int]debt // late events that were acknowledged, over all connections
@@ -124,6 +125,24 @@ type progress struct {
 	first int  // number of the event from which on nothing is missing; void while open
 	done  int  // all before it is accounted for
 	loose bool // an epoch's gap was read: the topic may start again
+}
+
+// order is what came of a topic since the last gap for another epoch: in each epoch
+// only onwards, and never back to one.
+type order struct {
+	last protocol.Cursor
+	past []string // epochs before
+}
+
+// after says whether an event at a cursor may come next, and has it be the last.
+func (o *order) after(at protocol.Cursor) bool {
+	if at.Epoch == o.last.Epoch {
+		fine := at.Seq > o.last.Seq
+		o.last.Seq = max(o.last.Seq, at.Seq)
+		return fine
+	}
+	o.past, o.last = append(o.past, o.last.Epoch), at
+	return !slices.Contains(o.past, at.Epoch)
 }
 
 // alarm is a gap with what the client missed when it read it: if it gets all of
@@ -287,7 +306,7 @@ func (c *client) back(i *instance, slow bool) *conn {
 		c.scalar = protocol.Cursor{} // it has a cursor for each wish
 	}
 	c.topics, c.announced = map[string]*progress{}, map[string]int{}
-	c.excused, c.asked = map[int]bool{}, map[string]*request{}
+	c.excused, c.asked, c.order = map[int]bool{}, map[string]*request{}, map[string]*order{}
 	c.forgive(func(topic string) bool { // that it does not want any more
 		return !slices.ContainsFunc(c.wishes, func(w *wish) bool { return c.matches(w.pattern, topic) })
 	})

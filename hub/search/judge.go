@@ -22,6 +22,13 @@ func (c *client) event(e hub.Entry, m note) {
 		c.w.failf("%s did not want %s", c.name, c.w.name(n))
 		return
 	}
+	if c.order[topic] == nil {
+		c.order[topic] = new(order)
+	}
+	if last := c.order[topic].last; !c.order[topic].after(e.Event.Cursor) {
+		c.w.failf("%s gets %s (%s) after %s, and no gap said that the epoch is another", c.name, c.w.name(n), e.Event.Cursor, last)
+		return
+	}
 	if _, late := c.w.late[n]; late {
 		c.hasLate[n] = true
 		delete(c.debts, n)
@@ -150,6 +157,9 @@ func (c *client) gap(pattern string, reason protocol.GapReason, m note) {
 			p.loose = p.loose || reason == protocol.GapEpoch
 		}
 		c.announced[topic] = max(c.announced[topic], m.events)
+		if reason == protocol.GapEpoch {
+			delete(c.order, topic)
+		}
 	}
 	maps.DeleteFunc(c.debts, func(n int, _ debt) bool { return n < m.events && c.matches(pattern, c.w.events[n].Topic) })
 	c.loose = c.loose || reason == protocol.GapEpoch
@@ -254,6 +264,7 @@ func (c *client) left(topic string, removed []*subscription, revoked bool) {
 		}
 	}
 	c.forgive(func(of string) bool { return of == topic })
+	delete(c.order, topic)
 	if heirs == nil {
 		delete(c.topics, topic)
 		return
