@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,6 +27,9 @@ const (
 	// poll is how often each server is asked of something, for who has nothing else to say
 	// to it, and so would not find out.
 	poll = 10 * time.Second
+	// atOnce is of how many acks a primary is asked at once: after a failover it has to be
+	// asked of every tenant's.
+	atOnce = 8
 )
 
 // acks has the newest acknowledgement of each tenant in each epoch.
@@ -122,29 +126,64 @@ func (l *Log) check(ctx context.Context) {
 	}
 }
 
-// checkAll asks each primary of one ack, and of the others where it has not been asked
-// since, and is of another life than the epoch; of all where lives are not told, if
-// there is a new connection. A primary that refuses is asked no more. It says whether
-// none did.
+// checkAll asks each primary of what it acknowledged, or another in its place, side by
+// side. It says whether none refused.
 func (l *Log) checkAll(ctx context.Context, dialed bool) bool {
-	lives, refused := map[*redis.Client]string{}, map[*redis.Client]bool{}
-	for of, it := range l.servers.acks.all() {
-		node, err := l.servers.primary(ctx, keysOf(of.tenant).channel())
+	all := l.servers.acks.all()
+	of := map[*redis.Client][]life{}
+	for it := range all {
+		node, err := l.servers.primary(ctx, keysOf(it.tenant).channel())
 		if err != nil {
 			return false
 		}
-		if refused[node] {
+		of[node] = append(of[node], it)
+	}
+	var refused atomic.Bool
+	var asking sync.WaitGroup
+	for _, lives := range of {
+		asking.Go(func() {
+			if !l.checkPrimary(ctx, lives, all, dialed) {
+				refused.Store(true)
+			}
+		})
+	}
+	asking.Wait()
+	return !refused.Load()
+}
+
+// checkPrimary asks a primary of one ack, which names its life, and of the others where
+// it has not been asked since, and is of another life than the epoch; of all where lives
+// are not told, if there is a new connection. One that refuses is asked no more. It says
+// whether it did not.
+func (l *Log) checkPrimary(ctx context.Context, lives []life, all map[life]ack, dialed bool) bool {
+	now, err := l.touch(ctx, lives[0], all[lives[0]])
+	if err != nil {
+		return false
+	}
+	var refused atomic.Bool
+	var asking sync.WaitGroup
+	places := make(chan struct{}, atOnce)
+	for n, of := range lives {
+		it := all[of]
+		if n == 0 || (now == it.of || now == it.asked) && (now != "" || !dialed) {
+			l.servers.acks.settled(of, it)
 			continue
 		}
-		if now, known := lives[node]; !known || now != it.of && now != it.asked || now == "" && dialed {
-			if lives[node], err = l.touch(ctx, of, it); err != nil {
-				refused[node] = true
-				continue
-			}
+		places <- struct{}{}
+		if refused.Load() {
+			break
 		}
-		l.servers.acks.settled(of, it)
+		asking.Go(func() {
+			defer func() { <-places }()
+			if _, err := l.touch(ctx, of, it); err != nil {
+				refused.Store(true)
+				return
+			}
+			l.servers.acks.settled(of, it)
+		})
 	}
-	return len(refused) == 0
+	asking.Wait()
+	return !refused.Load()
 }
 
 // touch has a new epoch begun for a tenant if what was acknowledged is lost and may not
