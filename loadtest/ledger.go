@@ -19,6 +19,19 @@ type Counts struct {
 // Faults is how often the server broke its promise.
 func (c Counts) Faults() uint64 { return c.Lost + c.Twice + c.Disorder + c.Foreign }
 
+// add sums up.
+func (c *Counts) add(d Counts) {
+	c.Delivered += d.Delivered
+	c.Lost += d.Lost
+	c.Twice += d.Twice
+	c.Disorder += d.Disorder
+	c.Foreign += d.Foreign
+	c.Gaps += d.Gaps
+	c.Announced += d.Announced
+	c.Conflated += d.Conflated
+	c.Cut += d.Cut
+}
+
 // A subscription is one client × topic.
 type subscription struct {
 	last      uint64 // n of the newest event received

@@ -197,7 +197,9 @@ func (s *Swarm) one(c *client, msg []byte, at int64) {
 		return
 	}
 	s.ledger.event(sub, m.n)
-	s.latency.record(m.t, at)
+	if !c.tardy {
+		s.latency.record(m.t, at)
+	}
 	if s.resume && !c.sse {
 		c.cursor = append(c.cursor[:0], member(msg, `"id":"`)...)
 	}

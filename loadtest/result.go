@@ -119,11 +119,14 @@ func (r *Result) faults() (list []string) {
 			list = append(list, fmt.Sprintf("%s: %d events %s", r.Target, f.n, f.what))
 		}
 	}
-	if r.Closed > 0 && r.Stalled == 0 {
+	if r.Closed > 0 {
 		list = append(list, fmt.Sprintf("%s: %d clients disconnected by the server", r.Target, r.Closed))
 	}
 	if r.Unpublished > 0 {
 		list = append(list, fmt.Sprintf("%s: %d publishes failed", r.Target, r.Unpublished))
+	}
+	if len(r.Steps) > 0 && r.Held == 0 {
+		list = append(list, fmt.Sprintf("%s: no rate held", r.Target))
 	}
 	return list
 }

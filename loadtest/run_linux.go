@@ -178,12 +178,19 @@ func (r *run) settle(ctx context.Context, published []uint64) {
 	}
 	// A moment more: what comes twice comes after.
 	sleepUntil(ctx, now()+int64(100*time.Millisecond))
-	out := r.swarm.Settle(published)
-	r.result.Counts, r.result.Closed = out.Counts, out.Closed
+	out := r.end(published)
 	r.result.Latency, r.result.Series, r.result.CDF = quantiles(out.Latency), out.Series, cdf(out.Latency)
+}
+
+// end has the last word of the swarm in the result: what was lost, and who.
+func (r *run) end(published []uint64) Outcome {
+	out := r.swarm.Settle(published)
+	r.result.Counts = out.Counts
+	r.result.Closed += out.Closed
 	for e, n := range out.Errors {
 		r.result.Errors[e] += n
 	}
+	return out
 }
 
 // watch samples the server each second and tells how the run goes.

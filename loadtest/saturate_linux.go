@@ -43,18 +43,19 @@ func Saturate(limit time.Duration) Scenario {
 				failed = rate
 			}
 		}
-		s.best.Target, s.best.Clients, s.best.Steps = t.Name, p.Clients, s.steps
+		s.best.Target, s.best.Clients, s.best.Counts, s.best.Steps = t.Name, p.Clients, s.counts, s.steps
 		return s.best, nil
 	}
 }
 
 type saturation struct {
-	t     *Target
-	p     Plan
-	limit time.Duration
-	say   func(string, ...any)
-	best  Result
-	steps []Step
+	t      *Target
+	p      Plan
+	limit  time.Duration
+	say    func(string, ...any)
+	best   Result
+	counts Counts // of all steps: too much is no reason to lose
+	steps  []Step
 }
 
 func (s *saturation) holds(ctx context.Context, rate float64) (bool, error) {
@@ -65,6 +66,7 @@ func (s *saturation) holds(ctx context.Context, rate float64) (bool, error) {
 			return false, err
 		}
 		step := judgeStep(&result, s.p, s.limit)
+		s.counts.add(result.Counts)
 		s.steps = append(s.steps, step)
 		s.say("%s: %.1f published/s, %.0f deliveries/s, p99 %.1f ms: held %v %s", s.t.Name, rate, step.Delivered, step.P99, step.Held, step.Why)
 		sleepUntil(ctx, now()+int64(time.Second)) // the old clients go

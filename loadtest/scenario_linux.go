@@ -57,11 +57,7 @@ func Idle(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Res
 	res.Seconds = float64(now()-from) / 1e9
 	res.Busy = (r.usage().CPU - used.CPU).Seconds() / res.Seconds
 	res.Samples = r.samples
-	out := r.swarm.Settle(make([]uint64, p.Topics))
-	res.Counts, res.Closed = out.Counts, out.Closed
-	for e, n := range out.Errors {
-		res.Errors[e] += n
-	}
+	r.end(make([]uint64, p.Topics))
 	return *res, nil
 }
 
@@ -82,6 +78,7 @@ func Storm(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Re
 	if err := r.connect(ctx); err != nil {
 		return Result{}, err
 	}
-	sleepUntil(ctx, now()+int64(200*time.Millisecond))
+	sleepUntil(ctx, now()+int64(200*time.Millisecond)) // who is dropped again was not connected
+	r.end(make([]uint64, p.Topics))
 	return r.result, nil
 }

@@ -58,6 +58,7 @@ type client struct {
 	chunked bool
 	stalled bool // does not read
 	missed  bool // stalled, and was woken
+	tardy   bool // has stalled: when it reads says nothing of the server
 }
 
 // A Swarm is many clients of one server on one thread.
@@ -217,6 +218,7 @@ func (s *Swarm) Stall(share float64) (n int) {
 			c := &s.clients[i]
 			c.stalled = int(float64(i+1)*share+1e-9) > int(float64(i)*share+1e-9)
 			if c.stalled {
+				c.tardy = true
 				n++
 			} else if c.missed {
 				c.missed = false

@@ -312,3 +312,21 @@ func BenchmarkDelivery(b *testing.B) {
 		})
 	}
 }
+
+// What a step has to do to hold.
+func TestJudgeStep(t *testing.T) {
+	plan := Plan{Rate: 10, Clients: 100, Topics: 5, PerClient: 2} // 400 deliveries/s
+	for why, spoil := range map[string]func(*Result){
+		"":                              func(*Result) {},
+		"3 lost, twice or out of order": func(r *Result) { r.Counts = Counts{Lost: 1, Twice: 1, Disorder: 1} },
+		"2 clients disconnected":        func(r *Result) { r.Closed = 2 },
+		"4 missing under a gap":         func(r *Result) { r.Counts.Announced = 4 },
+		"5 publishes failed":            func(r *Result) { r.Unpublished = 5 },
+		"390 of 400 deliveries/s":       func(r *Result) { r.Rate = 390 },
+		"p99 over 100ms":                func(r *Result) { r.Latency.P99 = 101 },
+	} {
+		r := Result{Rate: 399, Latency: Latency{P99: 99}, CPU: 7}
+		spoil(&r)
+		require.Equal(t, Step{Published: 10, Delivered: r.Rate, P99: r.Latency.P99, CPU: 7, Held: why == "", Why: why}, judgeStep(&r, plan, 100*time.Millisecond))
+	}
+}

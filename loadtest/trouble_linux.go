@@ -66,7 +66,8 @@ const bufferSpace = 1 << 20
 // reading. The latencies are those of the others: before, while the kernel's buffers
 // to those who stalled fill up, for the first half of the stall, and after. Hoard is the
 // most that the server's resident memory and the kernel's queues to its clients
-// grew, for each reader that stalled.
+// grew, for each reader that stalled. In the end those read again, and whoever was
+// disconnected resumes: they are owed everything too. Closed counts who had not stalled.
 func Slow(share float64) Scenario {
 	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
 		// What the kernel's buffers are made of is kept at hand until then. A virtual
@@ -102,7 +103,13 @@ func Slow(share float64) Scenario {
 				most = max(most, held)
 			}
 			r.result.Hoard = float64(most-before) / float64(max(1, r.result.Stalled))
-			return nil
+			if !sleepUntil(ctx, to) {
+				return context.Cause(ctx)
+			}
+			r.result.Closed = r.swarm.Snapshot(nil).Closed
+			r.swarm.Stall(0)
+			r.say("%s: they read again, %d were disconnected", t.Name, r.swarm.Snapshot(nil).Closed)
+			return r.reconnect(ctx)
 		})
 	}
 }

@@ -6,11 +6,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,6 +88,14 @@ func TestScenarios(t *testing.T) {
 			}
 		})
 	}
+	t.Run("slow, and cut off", func(t *testing.T) {
+		t.Parallel()
+		r := command(t, 0, append(small("slow"), "--clients", "20", "--size", "60000", "--rate", "100", "--duration", "4s")...).Rounds[0][0]
+		require.Equal(t, 2, r.Stalled)
+		require.NotEmpty(t, r.Errors, "who stalled was disconnected")
+		require.Zero(t, r.Counts.Faults()+r.Counts.Cut+r.Counts.Gaps, "and came back, and got it all")
+		require.EqualValues(t, r.Counts.Delivered%20, 0, "as everybody")
+	})
 	t.Run("kill", func(t *testing.T) {
 		t.Parallel()
 		r := command(t, 0, append(small("reconnect"), "--kill", "--log", "redis", "--topics", "5", "--per-client", "5", "--max-reads", "20")...).Rounds[0][0]
@@ -109,6 +121,55 @@ func TestScenarios(t *testing.T) {
 		report := command(t, 1, append(small("broadcast"), "--rate", "50", "--floor", "--max-p99", "1ns", "--max-cpu-ratio", "0.0001", "--min-rate", "1e9")...)
 		require.Len(t, report.Failures, 3)
 	})
+}
+
+// leaky is a server whose stream leaves out an event.
+func leaky(t *testing.T) string {
+	var mu sync.Mutex
+	var all [][]byte
+	more := make(chan struct{})
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /publish", func(w http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, b)
+		close(more)
+		more = make(chan struct{})
+	})
+	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for n := 0; ; {
+			_ = http.NewResponseController(w).Flush()
+			mu.Lock()
+			next, wait := all[n:], more
+			mu.Unlock()
+			for _, e := range next {
+				if n++; n != 3 {
+					_, _ = fmt.Fprintf(w, "data: %s\n\n", e)
+				}
+			}
+			if len(next) > 0 {
+				continue
+			}
+			select {
+			case <-wait:
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// A server that loses an event in silence fails the run, whatever it was run for.
+func TestLossFails(t *testing.T) {
+	peer := filepath.Join(t.TempDir(), "peer.json")
+	require.NoError(t, os.WriteFile(peer, []byte(`{"name": "leaky", "sse": {"path": "/stream"}, "publish": {"method": "POST", "path": "/publish", "body": "{data}"}}`), 0o600))
+	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms")
+	require.Equal(t, []string{"leaky: 5 events lost silently"}, report.Failures)
 }
 
 func TestWrongUse(t *testing.T) {
