@@ -270,9 +270,15 @@ func (c *Conn) tell() {
 	}
 }
 
-// release closes the descriptor when nobody uses it any more. With mu held.
+// release closes the descriptor of a connection that has ended, when nobody uses it
+// any more; until then, which may be as long as a message is handled, its socket is
+// shut. With mu held.
 func (c *Conn) release() {
-	if c.shard != nil && c.fd >= 0 && c.closed && !c.writing && !c.reading {
+	switch {
+	case c.shard == nil || c.fd < 0 || !c.closed:
+	case c.writing || c.reading:
+		shutSocket(int(c.fd))
+	default:
 		c.e.poller.forget(c)
 		closeSocket(int(c.fd))
 		c.fd = -1

@@ -47,7 +47,7 @@ func (e *Engine) polls() bool {
 		}
 		e.work.Go(e.poller.run)
 		for range runtime.GOMAXPROCS(0) {
-			s := &shard{wake: make(chan struct{}, 1)}
+			s := &shard{wake: make(chan struct{}, 1), scratch: scratch{send: writeSocket}}
 			e.shards = append(e.shards, s)
 			e.work.Go(s.run)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/pushhub/pushhub/transport/quiet"
 	"github.com/pushhub/pushhub/transport/wire"
 )
 
@@ -76,13 +77,44 @@ func halfOpen() error {
 	if _, err := server.Write([]byte("y")); err != nil {
 		return err
 	}
-	if err := server.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := server.SetReadDeadline(time.Now().Add(8 * dead)); err != nil {
 		return err
 	}
 	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, syscall.ETIMEDOUT) {
 		return fmt.Errorf("the connection did not end: %w", err)
 	}
 	return nil
+}
+
+// Accepted sockets have the bounds of the kernel's memory and patience.
+func TestListenIsInherited(t *testing.T) {
+	l, err := wire.Listen(t.Context(), "tcp4", "127.0.0.1:0", 1234*time.Millisecond)
+	require.NoError(t, err)
+	defer l.Close()
+	client, err := net.Dial("tcp4", l.Addr().String())
+	require.NoError(t, err)
+	defer client.Close()
+	server, err := l.Accept()
+	require.NoError(t, err)
+	defer server.Close()
+	tcp := quiet.TCP(server)
+	multipath, err := tcp.MultipathTCP()
+	require.NoError(t, err)
+	require.False(t, multipath, "its sockets inherit nothing")
+	raw, err := tcp.SyscallConn()
+	require.NoError(t, err)
+	for _, want := range []struct{ option, value int }{{unix.TCP_NOTSENT_LOWAT, 16 << 10}, {unix.TCP_USER_TIMEOUT, 1234}} {
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			value, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, want.option)
+			require.NoError(t, err)
+			require.Equal(t, want.value, value)
+		}))
+	}
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE)
+		require.NoError(t, err)
+		require.Zero(t, value, "heartbeats do its work")
+	}))
 }
 
 // loopback takes the interface up or down.

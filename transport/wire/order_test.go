@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/quiet"
 	"github.com/pushhub/pushhub/transport/wire"
 )
 
@@ -72,6 +73,58 @@ func TestPartialWritesAtEveryByte(t *testing.T) {
 		require.Equal(t, wire.Stats{Events: 2, Bytes: int64(len(want))}, c.Stats())
 	}
 	require.EqualValues(t, length, seen.delivered.Load(), "live events only")
+}
+
+// The same where the engine writes: wherever a socket took a part, or nothing, and
+// whenever the poller says that it takes more.
+func TestEngineWritesAtEveryByte(t *testing.T) {
+	e := wire.NewEngine()
+	defer e.Close()
+	var mu sync.Mutex
+	var cuts []int // of the next writes
+	var conn *wire.Conn
+	e.Cut(func(frames [][]byte) (taken [][]byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		if len(cuts) == 0 {
+			return frames
+		}
+		room := cuts[0]
+		cuts = cuts[1:]
+		for _, f := range frames {
+			if n := min(room, len(f)); n > 0 {
+				taken = append(taken, f[:n])
+				room -= n
+			}
+		}
+		go conn.Writable() // before what was taken is accounted for, or after it
+		return taken
+	})
+	l, err := wire.Listen(t.Context(), "tcp4", "127.0.0.1:0", time.Minute)
+	require.NoError(t, err)
+	defer l.Close()
+	var seen counts
+	for first, length := 0, 1; first < length; first++ {
+		far, err := net.Dial("tcp4", l.Addr().String())
+		require.NoError(t, err)
+		near, err := l.Accept()
+		require.NoError(t, err)
+		o := options(&seen)
+		c := e.New(near, quiet.TCP(near), &o.Options, &o, nil)
+		mu.Lock()
+		conn, cuts = c, []int{first, rand.IntN(length)}
+		mu.Unlock()
+		c.Run(nil)
+		want := append(queue(c), ":\n\n"...)
+		length = len(want)
+		c.Finish()
+		got, err := io.ReadAll(far)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got), "cut at %d", first)
+		require.NoError(t, far.Close())
+		<-c.Done()
+		require.Equal(t, wire.Stats{Events: 2, Bytes: int64(len(want))}, c.Stats())
+	}
 }
 
 // With a socket that takes little at a time frames are cut by the kernel.

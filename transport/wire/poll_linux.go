@@ -98,9 +98,8 @@ func (p *poller) run() {
 	for {
 		n := 0
 		err := p.raw.Read(func(fd uintptr) bool {
-			var err error
-			n, err = unix.EpollWait(int(fd), events, 0)
-			return n > 0 || err != nil && err != unix.EINTR
+			n, _ = unix.EpollWait(int(fd), events, 0)
+			return n != 0 // an error (EINTR) says nothing of what is ready: it is asked again
 		})
 		if err != nil {
 			return // closed
@@ -144,6 +143,9 @@ func takeOver(tcp *net.TCPConn) (fd int, err error) {
 }
 
 func closeSocket(fd int) { _ = unix.Close(fd) }
+
+// shutSocket ends both sides of a socket that is still used.
+func shutSocket(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RDWR) }
 
 // closeWrite ends the sending side: the other side reads the end.
 func closeWrite(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) }

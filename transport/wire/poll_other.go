@@ -21,6 +21,7 @@ func (*poller) add(*Conn) error                             { return errNoPoller
 func (*poller) forget(*Conn)                                {}
 func takeOver(*net.TCPConn) (int, error)                    { return -1, errNoPoller }
 func closeSocket(int)                                       {}
+func shutSocket(int)                                        {}
 func closeWrite(int) error                                  { return errNoPoller }
 func readSocket(int, []byte) (n int, again bool, err error) { return 0, false, errNoPoller }
 func writeSocket(int, [][]byte, *vector) (int, error)       { return 0, errNoPoller }

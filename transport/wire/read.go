@@ -93,7 +93,7 @@ func (c *Conn) rest(buf []byte) {
 		// This is settled before a message is handed on, to a goroutine that reads too.
 		c.more = c.more || n == len(buf) || c.hup
 		c.mu.Unlock()
-		going := c.consume(buf[:n], false)
+		going := c.consume(buf[:n], !polled)
 		c.mu.Lock()
 		if !going {
 			return
@@ -181,9 +181,8 @@ func (c *Conn) hand(frames []byte) {
 // handle is the goroutine of a message, and of what comes after it.
 func (c *Conn) handle(frames []byte) {
 	c.hand(frames)
-	if c.consume(nil, false) {
-		c.goOn()
-	}
+	c.consume(nil, true)
+	c.goOn()
 }
 
 // violated closes a connection whose client broke the protocol.

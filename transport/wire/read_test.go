@@ -1,14 +1,18 @@
 package wire_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,8 +27,11 @@ import (
 func frame(first byte, payload string) []byte {
 	b := []byte{first, 0x80 | 126}
 	b = binary.BigEndian.AppendUint16(b, uint16(len(payload)))
-	if len(payload) < 126 {
+	switch {
+	case len(payload) < 126:
 		b = []byte{first, 0x80 | byte(len(payload))}
+	case len(payload) > 65535:
+		b = binary.BigEndian.AppendUint64([]byte{first, 0x80 | 127}, uint64(len(payload)))
 	}
 	b = append(b, 0, 0, 0, 0)
 	return append(b, payload...)
@@ -188,6 +195,59 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
+// A connection that is aborted while a message is handled ends for the client at once.
+func TestAbortWhileHandling(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, l *link) {
+		handling, go_ := make(chan struct{}), make(chan struct{})
+		ended := make(chan struct{}, 2)
+		l.open(usual, func(o *setup) {
+			o.Encoding, o.MaxMessage = protocol.WebSocket, 100
+			o.message = func([]byte) bool { close(handling); <-go_; return true }
+			o.ended = func() { ended <- struct{}{} }
+		})
+		l.say(text("word"))
+		<-handling
+		l.conn.Abort()
+		require.NoError(t, l.far.SetReadDeadline(time.Now().Add(20*time.Second)))
+		_, err := l.far.Read(make([]byte, 1))
+		require.Error(t, err)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+		<-ended
+		close(go_)
+		require.Empty(t, ended)
+	})
+}
+
+// A frame that comes in very many pieces, and very many frames that come at once, cost
+// what their bytes do.
+func TestManyPieces(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, l *link) {
+		const large, many = 1 << 20, 20_000
+		var got atomic.Int64
+		done := make(chan struct{})
+		l.open(usual, func(o *setup) {
+			o.Encoding, o.MaxMessage = protocol.WebSocket, large
+			o.message = func(frames []byte) bool {
+				if len(frames) > large {
+					require.Equal(t, text(strings.Repeat("x", large)), frames)
+				}
+				if got.Add(1) == 1+many {
+					close(done)
+				}
+				return true
+			}
+		})
+		long := text(strings.Repeat("x", large))
+		for len(long) > 0 {
+			n := min(len(long), 1+rand.IntN(3000))
+			l.say(long[:n])
+			long = long[n:]
+		}
+		l.say(bytes.Repeat(text("word"), many))
+		<-done
+	})
+}
+
 // What time is due is asked for when it was wished, and sooner if that is.
 func TestDue(t *testing.T) {
 	l := &link{t: t, direct: true}
@@ -221,6 +281,10 @@ func TestChurn(t *testing.T) {
 	require.NoError(t, err)
 	defer listener.Close()
 	const workers, rounds = 8, 200
+	e1 := event("a", 1, 40)
+	everybody := string(e1.Frame(protocol.WebSocket))
+	var live sync.Mutex
+	conns := make([][]*wire.Conn, workers) // guarded by live
 	var all, ended sync.WaitGroup
 	var pair sync.Mutex
 	for w := range workers {
@@ -250,21 +314,39 @@ func TestChurn(t *testing.T) {
 				conn = e.New(near, quiet.TCP(near), &o.Options, &o, nil)
 				close(made)
 				conn.Run(nil)
+				live.Lock()
+				conns[w] = append(conns[w], conn)[max(0, len(conns[w])-3):] // some have ended
+				live.Unlock()
 				var talk sync.WaitGroup
+				echoes := 0
 				talk.Go(func() {
+					in := bufio.NewReader(far)
+					_ = far.SetReadDeadline(time.Now().Add(30 * time.Second))
 					for n := range 5 {
 						word := string(text(fmt.Sprintf("%s-%d", name, n)))
 						if _, err := io.WriteString(far, word); err != nil {
 							return
 						}
+						for { // the events that come between are not masked
+							if head, err := in.Peek(2); err != nil || head[1]&0x80 != 0 {
+								break
+							}
+							got := make([]byte, len(everybody))
+							if _, err := io.ReadFull(in, got); err != nil || got[0]&0x0f == 8 {
+								return
+							}
+							if string(got) != everybody {
+								t.Errorf("%q came for an event", got)
+							}
+						}
 						echo := make([]byte, len(word))
-						_ = far.SetReadDeadline(time.Now().Add(10 * time.Second))
-						if _, err := io.ReadFull(far, echo); err != nil {
+						if _, err := io.ReadFull(in, echo); err != nil {
 							return
 						}
 						if string(echo) != word {
 							t.Errorf("%q came back for %q", echo, word)
 						}
+						echoes++
 					}
 				})
 				switch round % 4 {
@@ -277,11 +359,36 @@ func TestChurn(t *testing.T) {
 					_ = far.Close()
 				}
 				talk.Wait()
+				if round%4 == 3 && echoes != 5 {
+					t.Errorf("nobody disturbed %s, and it heard %d words of 5", name, echoes)
+				}
 				_ = far.Close()
 				conn.Abort()
 			}
 		})
 	}
+	publishing := make(chan struct{})
+	var publisher sync.WaitGroup
+	publisher.Go(func() {
+		for {
+			select {
+			case <-publishing:
+				return
+			case <-time.After(100 * time.Microsecond):
+			}
+			live.Lock()
+			for _, some := range conns {
+				for _, c := range some {
+					if c.Event(e1, true) {
+						c.Flush()
+					}
+				}
+			}
+			live.Unlock()
+		}
+	})
 	all.Wait()
+	close(publishing)
+	publisher.Wait()
 	ended.Wait()
 }

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"unicode/utf8"
@@ -113,18 +114,19 @@ type said struct {
 // what comes after it; errWhole when nothing is. The payloads of a message have at
 // most max bytes together. Another error is a violation.
 func (in *input) next(p []byte, max int) (s said, rest []byte, err error) {
-	if len(in.rest) > 0 {
+	own := len(in.rest) > 0 // then it grows in place: a frame may come in very many pieces
+	if own {
 		p = append(in.rest, p...)
 		in.rest = nil
 	}
-	for {
+	for ; ; own = false {
 		h, err := parseHead(p, max-in.payload)
 		if err == nil && len(p) < h.size+h.length {
 			err = errWhole
 		}
 		if err == errWhole {
-			if len(p) > 0 {
-				in.rest = append([]byte(nil), p...)
+			if in.rest = p; !own {
+				in.rest = bytes.Clone(p)
 			}
 			return said{}, nil, err
 		}

@@ -15,6 +15,7 @@ type scratch struct {
 	frames  [batchFrames][]byte
 	vector  vector
 	tally   tally
+	send    func(fd int, frames [][]byte, v *vector) (int, error) // writeSocket, of a shard
 }
 
 // tally counts deliveries until they are reported together: of an event that goes
@@ -116,7 +117,7 @@ func (c *Conn) pour(s *scratch) {
 		c.edge = false
 		frames := s.frames[:len(c.flight)]
 		c.mu.Unlock()
-		n, err := writeSocket(int(c.fd), frames, &s.vector)
+		n, err := s.send(int(c.fd), frames, &s.vector)
 		c.mu.Lock()
 		c.written(n, &s.tally)
 		switch {
@@ -127,9 +128,10 @@ func (c *Conn) pour(s *scratch) {
 		case len(c.flight) == 0:
 			continue
 		case c.closed:
+			c.flight = nil
 			return
 		}
-		c.flight, c.blocked = slices.Clone(c.flight), true // the scratch is for others now
+		c.flight, c.blocked = slices.Clone(c.flight), true // as above
 		if !c.edge {
 			c.full, c.progress = true, c.e.after(0)
 			if c.opts.Stall > 0 {
@@ -191,7 +193,7 @@ func (c *Conn) written(n int, t *tally) {
 			}
 		}
 	}
-	c.flight = c.flight[:0]
+	c.flight = nil // the scratch is for others now
 }
 
 // write writes to a socket until nothing waits. It is the only one: who started it
