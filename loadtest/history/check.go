@@ -24,7 +24,8 @@ import (
 //   - Before that nothing is owed, and what came may come again.
 //   - What was published before a gap because of an epoch was told may come again
 //     after it.
-//   - No gap is told before a fault that may have cost Redis its life.
+//   - No gap is told before a fault that may have cost Redis its life, nor when readers
+//     had long got over that.
 //   - A gap because of an epoch may come after later events of the topic for what was
 //     acknowledged while two servers took themselves for the primary, see late.
 //   - Ids rise on a connection as long as the epoch is the same, and stand for one
@@ -56,6 +57,7 @@ type checker struct {
 	ids      map[string]event  // <tenant>/<id> → what it stands for
 	at       time.Duration
 	faults   []fault
+	epochs   int            // of them: until the last that may have cost Redis its life
 	told     map[string]int // problems, by kind
 	lost     []loss         // as it seemed when the next event came
 	recovery []time.Duration
@@ -112,6 +114,7 @@ type reader struct {
 	epoch   string // of the newest id on this connection
 	seq     uint64
 	dropped time.Duration // when the connection ended; 0: it has not, or never was
+	sound   time.Duration // when it got an event, long after Redis may have been another; 0: not since then
 	gaveUp  bool
 }
 
@@ -171,7 +174,7 @@ func (c *checker) take(r Record) error {
 		c.got(who, r)
 	case Gap:
 		c.account.Gaps++
-		if !slices.ContainsFunc(c.faults, func(f fault) bool { return f.Epoch }) {
+		if c.epochs == 0 || who.sound != 0 && c.at-who.sound > gotOver {
 			c.account.Needless++
 			c.problem("needless", "%s was told of a gap (%s, %s), and nothing was lost", who, r.Topic, r.Why)
 		}
@@ -203,6 +206,12 @@ func (c *checker) take(r Record) error {
 	case Fault:
 		c.account.Faults++
 		c.faults = append(c.faults, fault{Record: r, from: c.at})
+		if r.Epoch {
+			c.epochs = len(c.faults)
+			for _, who := range c.readers {
+				who.sound = 0
+			}
+		}
 	case Wrong:
 		c.account.Wrong++
 		c.problem("wrong", "%s", r.Why)
@@ -283,6 +292,11 @@ func (c *checker) got(who *reader, r Record) {
 		c.problem("disorder", "%s got the id %s after %d", who, r.ID, who.seq)
 	}
 	who.epoch, who.seq = epoch, seq
+	if who.sound == 0 && c.epochs > 0 {
+		if f := c.faults[c.epochs-1]; f.to != 0 && c.at-f.to > gotOver {
+			who.sound = c.at
+		}
+	}
 
 	p := c.place(who, t)
 	if who.since == 0 && r.N <= p.last { // a client that never was subscribed begins again
@@ -343,6 +357,9 @@ const (
 	// that was replaced has acknowledged, although later events came before it: nobody
 	// can know in time.
 	twoTime = 30 * time.Second
+	// gotOver is how long after such a fault a reader may be told of a gap, and once more
+	// after it has got something then.
+	gotOver = 30 * time.Second
 	// held is how long a raw message may wait for who takes it in.
 	held = 10 * time.Second
 	// catchUp is how long a fault may have readers behind after it.

@@ -3,6 +3,7 @@ package history
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,16 +130,34 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// A gap that nothing was the reason for is no excuse, but a fault.
+// A gap that nothing was the reason for is a fault.
 func TestCheckNeedless(t *testing.T) {
 	t.Parallel()
-	tell := func(f Record) *Account {
-		return new(story).tell(Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a"}},
-			Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"}, f, gap("a", "epoch")).check(t)
+	lossy, quiet := []Record{{Kind: Fault, Epoch: true}, {Kind: Healed}}, []Record{{Kind: Fault}, {Kind: Healed}}
+	for name, c := range map[string]struct {
+		fault []Record
+		pause [2]time.Duration // after it, and after an event
+		want  int
+	}{
+		"nothing was lost":     {quiet, [2]time.Duration{}, 1},
+		"it may have been":     {lossy, [2]time.Duration{0, 50 * time.Second}, 0},
+		"while it lasts":       {lossy[:1], [2]time.Duration{time.Minute, time.Minute}, 0},
+		"late":                 {lossy, [2]time.Duration{40 * time.Second, 20 * time.Second}, 0},
+		"it is long past":      {lossy, [2]time.Duration{40 * time.Second, 40 * time.Second}, 1},
+		"and may be once more": {slices.Concat(lossy, quiet, lossy), [2]time.Duration{0, 50 * time.Second}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := new(story).tell(Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a"}},
+				Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"}).tell(c.fault...)
+			s.at += c.pause[0]
+			s.tell(published("t/a", 1, "e-1")...).tell(got("t/a", 1, "e-1"))
+			s.at += c.pause[1]
+			a := s.tell(gap("a", "epoch")).check(t)
+			require.Equal(t, c.want, a.Needless)
+			require.Equal(t, c.want > 0, a.Failed(), a.Problems)
+		})
 	}
-	require.Equal(t, 1, tell(Record{Kind: Fault}).Needless)
-	require.True(t, tell(Record{Kind: Fault}).Failed())
-	require.False(t, tell(Record{Kind: Fault, Epoch: true}).Failed())
 }
 
 // What was there before a reader came it is not owed, and may have twice while it

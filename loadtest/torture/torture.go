@@ -344,14 +344,5 @@ func (w *world) schedule() ([]fault, error) {
 	}
 	rng := rand.New(rand.NewPCG(w.config.Seed, 1))
 	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
-	slices.SortStableFunc(list, func(a, b fault) int { // those first after which no gap is right
-		switch {
-		case a.epoch == b.epoch:
-			return 0
-		case a.epoch:
-			return 1
-		}
-		return -1
-	})
 	return list, nil
 }
