@@ -60,12 +60,17 @@ var (
 
 // On Linux the engine reads plain TCP by itself, and TLS by a goroutine.
 func TestRFC6455(t *testing.T) {
-	const limit = 64 << 10 // the sizes of sections 1, 9 and 10
+	const limit = 64 << 10 // the size of sections 1 and 10
 	cases := framing()
 	for _, more := range [][]rfcCase{pings(), reserved(), fragmentation(), utf8Cases(), closing(), sizes(limit)} {
 		cases = append(cases, more...)
 	}
 	onTCPAndTLS(t, func(o *transport.Options) { o.Limits.MessageBytes = limit }, cases)
+}
+
+// TestRFC6455Limits is section 9, where messages of megabytes are let in.
+func TestRFC6455Limits(t *testing.T) {
+	onTCPAndTLS(t, func(o *transport.Options) { o.Limits.MessageBytes = 16 << 20 }, limits())
 }
 
 // MAX_MESSAGE_BYTES by default, to the byte, however a message is cut.
