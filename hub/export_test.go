@@ -150,13 +150,25 @@ func (t *tenant) checkCaches() error {
 		return fmt.Errorf("ring from %d of %d events, %d bytes (counted %d), pos %d",
 			t.ring.lo, len(t.ring.events), t.ring.bytes, bytes, t.pos)
 	}
-	for topic, tl := range t.tails {
-		after := tl.lo
-		for _, e := range tl.events {
-			if e.Topic != topic || e.Cursor.Seq <= after || e.Cursor.Seq > tl.hi {
-				return fmt.Errorf("tail of %s from %d to %d has %s %d after %d", topic, tl.lo, tl.hi, e.Topic, e.Cursor.Seq, after)
+	for topic, list := range t.tails {
+		for i, tl := range list {
+			after := tl.lo
+			for _, e := range tl.events {
+				if e.Topic != topic || e.Cursor.Seq <= after || e.Cursor.Seq > tl.hi {
+					return fmt.Errorf("tail of %s from %d to %d has %s %d after %d", topic, tl.lo, tl.hi, e.Topic, e.Cursor.Seq, after)
+				}
+				after = e.Cursor.Seq
 			}
-			after = e.Cursor.Seq
+			if i+1 < len(list) && (!tl.more || tl.hi >= list[i+1].lo) || tl.more && after != tl.hi {
+				return fmt.Errorf("tail of %s from %d to %d, more %v, with events to %d, is %d of %d", topic, tl.lo, tl.hi, tl.more, after, i, len(list))
+			}
+		}
+	}
+	if x := t.index; x != nil {
+		for topic, last := range x.last {
+			if last <= x.lo || last > x.hi {
+				return fmt.Errorf("index from %d to %d has %s at %d", x.lo, x.hi, topic, last)
+			}
 		}
 	}
 	return nil

@@ -174,8 +174,10 @@ func (r *replay) give(steps []step, e *protocol.Event) []step {
 	return append(steps, step{event: e, part: p})
 }
 
-func (r *replay) ask(q Query) (View, error) {
-	v, err := r.look(q, r.to)
+func (r *replay) ask(q Query) (View, error) { return r.askFrom(q, r.to) }
+
+func (r *replay) askFrom(q Query, reach uint64) (View, error) {
+	v, err := r.look(q, reach)
 	if err == nil && v.Epoch != r.epoch {
 		err = errEpoch
 	}

@@ -174,8 +174,12 @@ func (r *replay) begin() ([]step, error) {
 	var steps []step
 	var v View
 	if q.Index || !r.proved {
+		reach := r.to
+		if !r.proved {
+			reach = math.MaxUint64 // only the log knows whether it got so far
+		}
 		var err error
-		if v, err = r.ask(q); err != nil {
+		if v, err = r.askFrom(q, reach); err != nil {
 			return nil, err
 		}
 		if steps = r.prove(v.Head); steps != nil {

@@ -45,7 +45,7 @@ func TestSearch(t *testing.T) {
 	}
 	left := *searchN
 	if left == 0 {
-		left = bearable(2000, 1000)
+		left = 2000
 	}
 	for seed := *searchSeed; left != 0; seed++ {
 		n := 1000

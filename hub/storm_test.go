@@ -59,41 +59,101 @@ func (c *counter) wait(t *testing.T) {
 }
 
 // When an instance dies all its clients come to another one at once, which never
-// heard of their topics: they share what the log is asked.
+// heard of their topics: they share what the log is asked, whatever they ask for and
+// however much they missed.
 func TestResumeStorm(t *testing.T) {
-	const sessions, topics, events = 2000, 10, 100
+	const topics = 10
+	exact := make([]string, topics)
+	for n := range exact {
+		exact[n] = fmt.Sprintf("t.%d", n)
+	}
+	for name, c := range map[string]struct {
+		sessions, events int // of each topic
+		patterns         []string
+	}{
+		"topics":                     {2000, 100, exact},
+		"topics, and much missed":    {500, 500, exact},
+		"a pattern":                  {2000, 100, []string{"t.*"}},
+		"a pattern, and much missed": {500, 500, []string{"t.*"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := memlog.New(memlog.Options{})
+			defer log.Close()
+			h := hub.New(log, hub.Options{Linger: time.Millisecond})
+			defer h.Close()
+			all := many(topics*c.events, topics)
+			first := publish(t, h, all[0])
+			publish(t, h, all[1:]...)
+
+			clients := make([]*counter, c.sessions)
+			want := make([]int, c.sessions)
+			for i := range clients {
+				since := protocol.Cursor{Epoch: first.Epoch, Seq: rand.Uint64N(uint64(len(all)))}
+				want[i] = len(all) - int(since.Seq)
+				var wants []hub.Want
+				for _, p := range c.patterns {
+					wants = append(wants, hub.Want{Pattern: p, Since: since})
+				}
+				clients[i] = newCounter()
+				session := h.Open("acme", clients[i])
+				defer session.Close()
+				require.NoError(t, session.Subscribe("", wants, 100))
+			}
+			for i, c := range clients {
+				c.wait(t)
+				c.mu.Lock()
+				require.NoError(t, c.disorder)
+				require.Equal(t, want[i], c.events)
+				c.mu.Unlock()
+			}
+			reads := h.Stats().Reads.Load()
+			t.Logf("%d sessions: %d reads, %d answered from memory", c.sessions, reads, h.Stats().SharedReads.Load())
+			require.LessOrEqual(t, reads, int64(100))
+		})
+	}
+}
+
+// When the live channel was lost, and much was published meanwhile, all that were live
+// heal together: the log is asked by topic, not by client.
+func TestHealStorm(t *testing.T) {
+	const sessions, topics, events = 400, 5, 300
 	log := memlog.New(memlog.Options{})
 	defer log.Close()
 	h := hub.New(log, hub.Options{Linger: time.Millisecond})
 	defer h.Close()
-	all := many(topics*events, topics)
-	first := publish(t, h, all[0])
-	publish(t, h, all[1:]...)
-
 	clients := make([]*counter, sessions)
-	want := make([]int, sessions)
 	for i := range clients {
-		since := protocol.Cursor{Epoch: first.Epoch, Seq: rand.Uint64N(uint64(len(all)))}
-		want[i] = len(all) - int(since.Seq)
-		var wants []hub.Want
-		for n := range topics {
-			wants = append(wants, hub.Want{Pattern: fmt.Sprintf("t.%d", n), Since: since})
+		wants := []hub.Want{{Pattern: "t.*"}}
+		if i%2 == 0 {
+			wants = nil
+			for n := range topics {
+				wants = append(wants, hub.Want{Pattern: fmt.Sprintf("t.%d", n)})
+			}
 		}
 		clients[i] = newCounter()
 		session := h.Open("acme", clients[i])
 		defer session.Close()
 		require.NoError(t, session.Subscribe("", wants, 100))
 	}
-	for i, c := range clients {
+	for _, c := range clients {
 		c.wait(t)
-		c.mu.Lock()
-		require.NoError(t, c.disorder)
-		require.Equal(t, want[i], c.events)
-		c.mu.Unlock()
 	}
-	reads := h.Stats().Reads.Load()
-	t.Logf("%d sessions on %d topics: %d reads, %d answered from memory", sessions, topics, reads, h.Stats().SharedReads.Load())
-	require.LessOrEqual(t, reads, int64(100))
+	before := h.Stats().Reads.Load()
+	log.Deafen("acme")
+	publish(t, h, many(topics*events, topics)...)
+	log.Reset("acme")
+	for _, c := range clients {
+		require.Eventually(t, func() bool {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			return c.events == topics*events
+		}, 30*time.Second, time.Millisecond)
+		require.NoError(t, c.disorder)
+	}
+	require.EqualValues(t, 1, h.Stats().Heals.Load())
+	reads := h.Stats().Reads.Load() - before
+	t.Logf("%d sessions: %d reads, %d answered from memory", sessions, reads, h.Stats().SharedReads.Load())
+	require.LessOrEqual(t, reads, int64(8*topics), "as much as one client alone would read, and little more")
 }
 
 // Everything at once, in real time: at the end the hub's books are right, what is

@@ -1,41 +1,60 @@
 package hub
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/pushhub/pushhub/protocol"
 )
 
-// tail is what one read of a topic brought, kept so that the next reader of the
-// topic need not ask the log: all retained events of the topic with
-// lo < seq ≤ hi. As long as the tenant's ring reaches back to hi, a tail is
-// brought up to pos from there. Guarded by the tenant's lock.
+// tail is what reads of a topic brought, kept so that the next reader of the topic
+// need not ask the log: all events of the topic that were retained, with lo < seq ≤
+// hi. A topic may have several, since readers come from different places; where they
+// meet they are one. As long as the tenant's ring reaches back to the end of the last,
+// that is brought up to pos from there. Guarded by the tenant's lock.
 type tail struct {
 	lo, hi uint64
+	more   bool // it ends before the topic does
 	floor  uint64
-	last   uint64 // as TopicView.Last
+	last   uint64 // as TopicView.Last; seq of its last event if there is more
 	events []*protocol.Event
 	at     time.Time // when it was read
 }
 
-// Bounds of what tails may hold in a tenant. Over it they are all dropped: they
-// are a cache for storms.
+// index is what one read of the index brought: all topics whose last seq was greater
+// than lo when the log's head was hi. It is brought up to pos as a tail is. Topics that
+// the log has forgotten since are still in it: who asks for them finds out. Guarded by
+// the tenant's lock.
+type index struct {
+	lo, hi uint64
+	floor  uint64
+	last   map[string]uint64
+	at     time.Time
+}
+
+// Bounds of what tails and an index may hold in a tenant. Over them they are dropped:
+// they are a cache for storms.
 const (
 	maxTails      = 1024
 	maxTailEvents = 1200
+	maxIndex      = 10_000
 	tailAge       = time.Minute
 )
 
 // fromTails answers q from memory, up to pos, if it can.
 func (t *tenant) fromTails(q Query) (View, bool) {
-	if q.Index || len(q.Topics) == 0 || len(t.tails) == 0 {
+	v := View{Epoch: t.epoch, PrevEpoch: t.prev, Base: t.base, Head: t.pos}
+	if q.Index {
+		return v, len(q.Topics) == 0 && t.fromIndex(q.IndexAfter, &v)
+	}
+	if len(q.Topics) == 0 || len(t.tails) == 0 {
 		return View{}, false
 	}
-	v := View{Epoch: t.epoch, PrevEpoch: t.prev, Base: t.base, Head: t.pos}
 	v.Topics = make([]TopicView, len(q.Topics))
 	for i, tq := range q.Topics {
-		tl := t.tail(tq.Topic)
-		if tl == nil || tq.To != 0 {
+		tl := t.tail(tq)
+		if tl == nil {
 			return View{}, false
 		}
 		if tl.last == 0 {
@@ -47,20 +66,14 @@ func (t *tenant) fromTails(q Query) (View, bool) {
 		out := &v.Topics[i]
 		out.Last = tl.last
 		if tq.Newest > 0 {
-			if len(tl.events) < tq.Newest && tl.lo > 0 {
-				return View{}, false
-			}
 			out.Events = tl.events[max(0, len(tl.events)-tq.Newest):]
 			continue
-		}
-		if tq.After < tl.lo || tq.After > t.pos {
-			return View{}, false
 		}
 		n := len(tl.events)
 		for n > 0 && tl.events[n-1].Cursor.Seq > tq.After {
 			n--
 		}
-		out.Events = tl.events[n:]
+		out.Events, out.More = tl.events[n:], tl.more
 		if len(out.Events) > tq.Limit {
 			out.Events, out.More = out.Events[:tq.Limit], true
 		}
@@ -68,55 +81,160 @@ func (t *tenant) fromTails(q Query) (View, bool) {
 	return v, true
 }
 
-// tail gives the topic's tail, brought up to pos, or nil.
-func (t *tenant) tail(topic string) *tail {
-	tl := t.tails[topic]
-	if tl == nil {
+// fromIndex answers which topics have events after a seq, if it can.
+func (t *tenant) fromIndex(after uint64, v *View) bool {
+	x := t.index
+	if x == nil || after < x.lo || x.hi > t.pos {
+		return false
+	}
+	if x.hi < t.ring.lo || time.Since(x.at) > tailAge || len(x.last) > maxIndex {
+		t.index = nil
+		return false
+	}
+	for _, e := range t.ring.after(x.hi) {
+		x.last[e.Topic] = e.Cursor.Seq
+	}
+	x.hi, v.Floor = t.pos, x.floor
+	for topic, last := range x.last {
+		if last > after {
+			v.Index = append(v.Index, TopicLast{Topic: topic, Last: last})
+		}
+	}
+	return true
+}
+
+// tail gives the tail that answers tq, or nil.
+func (t *tenant) tail(tq TopicQuery) *tail {
+	n := 0
+	list := slices.DeleteFunc(t.tails[tq.Topic], func(tl *tail) bool {
+		n += len(tl.events)
+		return tl.stale(t.ring.lo)
+	})
+	if len(list) > 0 && !t.follow(list[len(list)-1], tq.Topic) {
+		list = list[:len(list)-1]
+	}
+	if len(list) == 0 || n > maxTailEvents {
+		delete(t.tails, tq.Topic)
 		return nil
 	}
-	if tl.hi > t.pos {
-		return nil // its end is still on its way to us
+	t.tails[tq.Topic] = list
+	for _, tl := range list {
+		if tl.answers(tq, t.pos) {
+			return tl
+		}
 	}
-	if tl.hi < t.ring.lo || time.Since(tl.at) > tailAge || len(tl.events) > maxTailEvents {
-		delete(t.tails, topic)
-		return nil
+	return nil
+}
+
+// stale says whether a tail is of no use any more. lo is that of the ring.
+func (tl *tail) stale(lo uint64) bool {
+	return tl.hi < lo && !tl.more || time.Since(tl.at) > tailAge
+}
+
+// answers says whether all that tq asks for is in the tail, or a part from its
+// beginning. What ends after pos is still on its way to us.
+func (tl *tail) answers(tq TopicQuery, pos uint64) bool {
+	switch {
+	case tq.To != 0 || tl.hi > pos:
+		return false
+	case tq.Newest > 0:
+		return !tl.more && (len(tl.events) >= tq.Newest || tl.lo == 0)
+	}
+	return tq.After >= tl.lo && tq.After <= pos && (!tl.more || tq.After < tl.hi)
+}
+
+// follow brings the last tail of a topic up to pos, if the ring reaches back to it. It
+// is false for one that is void.
+func (t *tenant) follow(tl *tail, topic string) bool {
+	if tl.hi < t.ring.lo || tl.hi > t.pos {
+		return true
 	}
 	for _, e := range t.ring.after(tl.hi) {
 		if e.Topic == topic {
 			if e.Prev > tl.last { // the log forgot the topic meanwhile, and began anew
-				delete(t.tails, topic)
-				return nil
+				return false
 			}
 			tl.events = append(tl.events, e)
 			tl.last = e.Cursor.Seq
 		}
 	}
-	tl.hi = t.pos
-	return tl
+	tl.hi, tl.more = t.pos, false
+	return true
 }
 
-// keepTails remembers the whole answers among v.
+// keepTails remembers what of v can serve others.
 func (t *tenant) keepTails(q Query, v View) {
 	if v.Epoch != t.epoch || v.Head < t.ring.lo {
 		return
+	}
+	if q.Index && len(v.Index) <= maxIndex && (t.index == nil || q.IndexAfter < t.index.lo || t.index.hi < t.ring.lo) {
+		t.index = &index{lo: q.IndexAfter, hi: v.Head, floor: v.Floor, last: map[string]uint64{}, at: time.Now()}
+		for _, tl := range v.Index {
+			t.index.last[tl.Topic] = tl.Last
+		}
 	}
 	if len(t.tails)+len(q.Topics) > maxTails {
 		clear(t.tails)
 	}
 	for i, tq := range q.Topics {
 		tv := v.Topics[i]
-		if tv.More || tq.To != 0 && tq.To < v.Head || tq.After > v.Head {
+		if tv.More && tq.Newest > 0 || tq.To != 0 && tq.To < v.Head || tq.After > v.Head {
 			continue
 		}
-		tl := &tail{lo: tq.After, hi: v.Head, floor: v.Floor, last: tv.Last, at: time.Now()}
+		tl := &tail{lo: tq.After, hi: v.Head, floor: v.Floor, last: tv.Last, events: slices.Clone(tv.Events), at: time.Now()}
+		if tv.More {
+			tl.end()
+		}
 		if tq.Newest > 0 {
 			tl.lo = newestFrom(tq, tv)
 		}
-		tl.events = append(tl.events, tv.Events...)
-		if old := t.tails[tq.Topic]; old == nil || old.lo > tl.lo || old.hi < t.ring.lo {
-			t.tails[tq.Topic] = tl
+		list := []*tail{}
+		for _, old := range t.tails[tq.Topic] {
+			switch {
+			case old.stale(t.ring.lo):
+			case old.hi >= tl.lo && tl.hi >= old.lo:
+				tl = tl.join(old)
+			default:
+				list = append(list, old)
+			}
 		}
+		list = append(list, tl)
+		slices.SortFunc(list, func(a, b *tail) int { return cmp.Compare(a.lo, b.lo) })
+		last := list[len(list)-1]
+		t.tails[tq.Topic] = slices.DeleteFunc(list, func(tl *tail) bool { return tl != last && !tl.more && !tl.end() })
 	}
+}
+
+// end has a tail end with its last event: there is more after it. It is false if it has
+// none.
+func (tl *tail) end() bool {
+	if len(tl.events) == 0 {
+		return false
+	}
+	tl.last = tl.events[len(tl.events)-1].Cursor.Seq
+	tl.hi, tl.more = tl.last, true
+	return true
+}
+
+// join gives what two tails of a topic have together that meet.
+func (tl *tail) join(b *tail) *tail {
+	a := tl
+	if b.lo < a.lo {
+		a, b = b, a
+	}
+	both := *a
+	if b.hi > a.hi {
+		n := slices.IndexFunc(b.events, func(e *protocol.Event) bool { return e.Cursor.Seq > a.hi })
+		if n < 0 {
+			n = len(b.events)
+		}
+		both = *b
+		both.lo, both.events = a.lo, slices.Concat(a.events, b.events[n:])
+	}
+	if both.at = a.at; b.at.Before(a.at) {
+		both.at = b.at
+	}
+	return &both
 }
 
 // newestFrom gives the seq after which the events that Newest brought are all

@@ -32,9 +32,10 @@ type tenant struct {
 	base    uint64
 	pos     uint64
 	ring    ring
-	tails   map[string]*tail
-	kept    []*protocol.Event // came while not ok
-	missed  bool              // kept overflowed
+	tails   map[string][]*tail // by topic, disjoint, in order
+	index   *index             // nil: none is kept
+	kept    []*protocol.Event  // came while not ok
+	missed  bool               // kept overflowed
 
 	sessions []*Session         // each at its place
 	exact    map[string]*[]*sub // live subscriptions of topics
@@ -54,7 +55,7 @@ func newTenant(h *Hub, name string) *tenant {
 	t := &tenant{
 		h: h, name: name,
 		kick: make(chan struct{}, 1), reading: make(chan struct{}, 1), wake: make(chan struct{}),
-		tails: map[string]*tail{},
+		tails: map[string][]*tail{},
 		exact: map[string]*[]*sub{},
 	}
 	t.ctx, t.shut = context.WithCancel(h.ctx)
@@ -105,6 +106,7 @@ func (t *tenant) hold() {
 	t.topics, t.wild = 0, patterns{}
 	clear(t.exact)
 	clear(t.tails)
+	t.index = nil
 	t.notify()
 }
 

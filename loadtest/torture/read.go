@@ -80,6 +80,9 @@ func (r *reader) run(ctx context.Context) {
 			return
 		}
 		r.add(history.Record{Kind: history.Drop, Why: err.Error()})
+		if h == r.w.draining.Load() && r.caught && r.told == 0 && !r.slow {
+			r.w.wrong("%v was dropped by %s, which drains, without a bye: %v", r, h.name, err)
+		}
 		wait := r.retry
 		switch {
 		case r.ws && r.told > 0:

@@ -57,7 +57,8 @@ type world struct {
 	shaky    atomic.Bool  // a Cluster is not whole
 	cuts     atomic.Int64 // by CLIENT KILL, begun and ended
 	healed   time.Time    // when the last fault was over; for the one that injects
-	settling atomic.Bool  // the end: nobody stalls any more
+	draining atomic.Pointer[hub]
+	settling atomic.Bool // the end: nobody stalls any more
 }
 
 // tenants of a run: what is published to one must not be seen by the other.

@@ -84,10 +84,13 @@ func (w *world) restart(ctx context.Context, h *hub, rng *rand.Rand) error {
 	return h.up(ctx)
 }
 
-// ingester gives the instance that ingests.
-func (w *world) ingester(ctx context.Context) (found *hub, err error) {
+// ingester gives the instance that ingests, and is not the one that is gone.
+func (w *world) ingester(ctx context.Context, gone *hub) (found *hub, err error) {
 	err = await(ctx, "one instance ingests", func() bool {
 		for _, h := range w.hubs {
+			if h == gone {
+				continue
+			}
 			if v, err := h.metric(ctx, "pushhub_ingesting"); err == nil && v == 1 {
 				found = h
 				return true
@@ -101,21 +104,29 @@ func (w *world) ingester(ctx context.Context) (found *hub, err error) {
 // takeOver bounds the time until another ingests.
 const takeOver = 7 * time.Second
 
-func killIngester(ctx context.Context, w *world, rng *rand.Rand) error {
-	if err := w.listening(ctx); err != nil {
-		return err
-	}
-	h, err := w.ingester(ctx)
-	if err != nil {
-		return err
-	}
-	h.kill()
+// takenOver waits until another ingests than the one that is gone.
+func (w *world) takenOver(ctx context.Context, gone *hub) error {
 	began := time.Now()
-	if _, err := w.ingester(ctx); err != nil {
+	if _, err := w.ingester(ctx, gone); err != nil {
 		return err
 	}
 	if took := time.Since(began); took > takeOver {
 		w.wrong("the next instance ingests after %v", took)
+	}
+	return nil
+}
+
+func killIngester(ctx context.Context, w *world, rng *rand.Rand) error {
+	if err := w.listening(ctx); err != nil {
+		return err
+	}
+	h, err := w.ingester(ctx, nil)
+	if err != nil {
+		return err
+	}
+	h.kill()
+	if err := w.takenOver(ctx, h); err != nil {
+		return err
 	}
 	if err := pause(ctx, seconds(rng, 0, 2)); err != nil {
 		return err
@@ -124,14 +135,16 @@ func killIngester(ctx context.Context, w *world, rng *rand.Rand) error {
 }
 
 func zombie(ctx context.Context, w *world, rng *rand.Rand) error {
-	h, err := w.ingester(ctx)
+	h, err := w.ingester(ctx, nil)
 	if err != nil {
 		return err
 	}
 	w.balancer.take(h, true)
 	defer w.balancer.take(h, false)
 	h.signal(syscall.SIGSTOP)
-	err = pause(ctx, seconds(rng, 6, 12))
+	if err = w.takenOver(ctx, h); err == nil { // else it would be no zombie
+		err = pause(ctx, seconds(rng, 0, 6))
+	}
 	h.signal(syscall.SIGCONT)
 	if err != nil {
 		return err
@@ -169,6 +182,7 @@ func roll(ctx context.Context, w *world, _ *rand.Rand) error {
 	for _, h := range w.hubs {
 		w.balancer.take(h, true) // readiness is off at once
 		began := time.Now()
+		w.draining.Store(h)
 		h.signal(syscall.SIGTERM)
 		off := time.Now().Add(time.Second)
 		for h.status(ctx, "/health") == http.StatusOK {
@@ -178,6 +192,7 @@ func roll(ctx context.Context, w *world, _ *rand.Rand) error {
 			}
 		}
 		code, err := h.wait(patience)
+		w.draining.Store(nil)
 		if err != nil {
 			return err
 		}
