@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -234,15 +236,85 @@ func TestIngesterDies(t *testing.T) {
 		})
 	}
 	subscribed.Wait()
+	var taking sync.WaitGroup
 	publishRaw(ctx, t, r, each, tenants, rate, func(n int) {
 		if n == each/4 {
 			leader.signal(t, os.Kill)
+			killed := time.Now()
+			taking.Go(func() {
+				eventually(t, "the other ingests", func() bool { return ingests(other) })
+				if took := time.Since(killed); took > 7*time.Second {
+					t.Errorf("the other ingests after %v", took)
+				}
+			})
 		}
 	})
+	taking.Wait()
 	work.Wait()
 	close(failed)
 	for err := range failed {
 		require.NoError(t, err)
 	}
 	require.True(t, ingests(other))
+}
+
+// While Redis answers nothing, publishers are told so in time, however many they are,
+// and nothing of them piles up.
+func TestPausedRedisPilesNothingUp(t *testing.T) {
+	t.Parallel()
+	const publishers, each = 200, 3
+	r := logtest.StartRedis(t)
+	_, url := startProgram(t, []string{"JWT_SECRET=" + secret, "REDIS_URL=" + r.URL(), "HOST=127.0.0.1", "PORT=0"}, "serve")
+	token := signToken(t, "--tenant=acme", "--publish=>")
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: publishers}}
+	publish := func() (int, error) {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/api/v1/events", strings.NewReader(`{"topic":"a","type":"t.v1","data":1}`))
+		if err != nil {
+			return 0, err
+		}
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set("Content-Type", "application/json")
+		answer, err := client.Do(r)
+		if err != nil {
+			return 0, err
+		}
+		_, err = io.Copy(io.Discard, answer.Body)
+		return answer.StatusCode, errors.Join(err, answer.Body.Close())
+	}
+	metric := func(name string) (value float64) {
+		_, body := get(t, url+"/metrics", "")
+		_, after, _ := strings.Cut(body, "\n"+name+" ")
+		_, err := fmt.Sscan(after, &value)
+		require.NoError(t, err, name)
+		return value
+	}
+	created := func() bool { status, err := publish(); return err == nil && status == http.StatusCreated }
+	eventually(t, "Redis is there", created)
+	routines, memory := metric("go_goroutines"), metric("process_resident_memory_bytes")
+
+	r.Pause()
+	answers := make(chan error, publishers*each)
+	for range publishers {
+		go func() {
+			for range each {
+				began := time.Now()
+				status, err := publish()
+				if took := time.Since(began); err == nil && (status != http.StatusServiceUnavailable || took > 8*time.Second) { // 5 s, on a loaded machine
+					err = fmt.Errorf("%d after %v", status, took)
+				}
+				answers <- err
+			}
+		}()
+	}
+	for n := range publishers * each {
+		require.NoError(t, <-answers)
+		if n%publishers == publishers/2 { // half are waiting
+			require.Less(t, metric("go_goroutines"), routines+4*publishers)
+			require.Less(t, metric("process_resident_memory_bytes"), memory+100<<20)
+		}
+	}
+	r.Continue()
+	eventually(t, "Redis is back", created)
+	client.CloseIdleConnections()
+	eventually(t, "nothing is left of them", func() bool { return metric("go_goroutines") < routines+20 })
 }
