@@ -72,6 +72,7 @@ type Ingester struct {
 	most  int // bytes of messages that may wait
 	owner string
 	stats Stats
+	off   rule          // tests only
 	hurry chan struct{} // of one; has lead ask for the lease at once; never closed
 	said  sync.Map      // warning → when it was last logged
 

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"cmp"
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -40,7 +41,9 @@ const pattern = "alerts:*"
 
 // world is one schedule.
 type world struct {
-	t       *testing.T
+	t       judge
+	off     rule // of all peers
+	anon    bool // each peer has names of its own for what it hears
 	rng     *rand.Rand
 	log     *redislog.Log
 	tenants []string
@@ -48,6 +51,12 @@ type world struct {
 	stream  []item        // what Redis sent, to whom it was connected to
 	peers   []*peer
 	story   strings.Builder
+}
+
+// judge is told what is wrong.
+type judge interface {
+	require.TestingT
+	Context() context.Context
 }
 
 // item is a mark, or a message.
@@ -75,6 +84,7 @@ func (w *world) join() {
 	g := New(Options{Log: w.log, MaxBytes: 64 << 10})
 	g.pace.lookBack, g.pace.settled, g.pace.patience = 0, 0, time.Hour // when to look is the model's to say
 	g.hangUp = func(error) {}                                          // nor does one hang up because nothing comes
+	g.off = w.off
 	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1}
 	w.peers = append(w.peers, p)
 	w.connect(p)
@@ -131,6 +141,9 @@ func (w *world) read(p *peer, n int) {
 			p.heard = append(p.heard, i)
 			event := protocol.Publication{Topic: "a", Type: "t", Data: []byte(strconv.Itoa(i.number))}
 			name := redislog.RawName{Mark: p.mark, Pattern: pattern, N: p.count}
+			if w.anon {
+				name.Pattern += p.name
+			}
 			require.True(w.t, p.g.take(i.tenant, redislog.Raw{Name: name, Event: event}))
 		}
 	}
@@ -230,7 +243,9 @@ func (w *world) run(wild bool) {
 	for _, p := range w.peers {
 		w.read(p, len(w.stream))
 	}
-	for rest := true; rest; {
+	rest := true
+	for n := 0; rest; n++ {
+		require.Less(w.t, n, 2000, "something waits for ever")
 		rest = false
 		for _, p := range w.peers {
 			if !p.alive {
@@ -285,34 +300,45 @@ func (w *world) verdict(ordered bool) {
 	}
 }
 
-func TestModel(t *testing.T) {
-	t.Parallel()
+// modelLog is the log of all schedules.
+func modelLog(t *testing.T) *redislog.Log {
 	retention, err := hub.ParseRetention(">:1000/1h")
 	require.NoError(t, err)
 	log, err := redislog.Open(redislog.Options{Redis: &redis.Options{Addr: logtest.StartRedis(t).Addr()}, Retention: retention})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, log.Close()) })
+	return log
+}
+
+// play runs a schedule and judges it.
+func play(t judge, log *redislog.Log, name string, seed uint64, wild, anon bool, off rule) *world {
+	w := &world{t: t, off: off, anon: anon, log: log, rng: rand.New(rand.NewPCG(seed, 1)), pace: 6 * time.Second}
+	if seed%4 == 0 {
+		w.pace = 30 * time.Second
+	}
+	for i := range 1 + w.rng.IntN(3) {
+		w.tenants = append(w.tenants, fmt.Sprintf("t%d-%s-%d", seed, name, i))
+	}
+	if story, ok := t.(*testing.T); ok {
+		defer func() {
+			if story.Failed() {
+				story.Logf("-model.seed %d -model.n 1, %s\n%s", seed, name, w.story.String())
+			}
+		}()
+	}
+	require.NoError(t, log.Client().Del(t.Context(), "pushhub:ingest").Err())
+	w.run(wild)
+	w.verdict(!wild)
+	return w
+}
+
+func TestModel(t *testing.T) {
+	t.Parallel()
+	log := modelLog(t)
 	for _, wild := range []bool{false, true} {
 		lossy := 0
 		for seed := *modelSeed; seed < *modelSeed+uint64(*modelN); seed++ {
-			w := &world{t: t, log: log, rng: rand.New(rand.NewPCG(seed, 1)), pace: 6 * time.Second}
-			if seed%4 == 0 {
-				w.pace = 30 * time.Second
-			}
-			for i := range 1 + w.rng.IntN(3) {
-				w.tenants = append(w.tenants, fmt.Sprintf("t%d-%t-%d", seed, wild, i))
-			}
-			defer func() {
-				if t.Failed() {
-					t.Logf("-model.seed %d -model.n 1, wild: %t\n%s", seed, wild, w.story.String())
-				}
-			}()
-			require.NoError(t, log.Client().Del(t.Context(), "pushhub:ingest").Err())
-			w.run(wild)
-			w.verdict(!wild)
-			if t.Failed() {
-				return
-			}
+			w := play(t, log, map[bool]string{true: "wild", false: "tame"}[wild], seed, wild, false, 0)
 			late := int64(0)
 			for _, p := range w.peers {
 				late += p.g.stats.Lost.Load()
@@ -323,5 +349,49 @@ func TestModel(t *testing.T) {
 		}
 		t.Logf("wild: %t; %d schedules, in %d of them messages came too late", wild, *modelN, lossy)
 		require.Less(t, lossy, max(1, *modelN/4))
+	}
+}
+
+// trap notes the first thing that is wrong, and ends the schedule.
+type trap struct {
+	*testing.T
+	wrong string
+}
+
+func (t *trap) Errorf(format string, args ...any) { t.wrong = fmt.Sprintf(format, args...) }
+func (t *trap) FailNow()                          { panic(t) }
+
+// Every rule is needed: without it the model finds what is wrong then.
+func TestEveryRuleIsNeeded(t *testing.T) {
+	t.Parallel()
+	log := modelLog(t)
+	for name, c := range map[string]struct {
+		off  rule
+		anon bool // who hears a message has a name of its own for it
+		wild bool
+		want string
+	}{
+		"look":  {off: ruleLook, want: "waits for ever"},
+		"older": {off: ruleOlder, want: "Should be true"},
+		"names": {anon: true, wild: true, want: "has something twice"},
+	} {
+		fails := func(seed uint64) (wrong string) {
+			caught := &trap{T: t}
+			defer func() {
+				if p := recover(); p != nil && p != any(caught) {
+					panic(p)
+				}
+				wrong = caught.wrong
+			}()
+			play(caught, log, name, seed, c.wild, c.anon, c.off)
+			return ""
+		}
+		found := ""
+		for seed := uint64(1); found == "" && seed <= 300; seed++ {
+			if found = fails(seed); found != "" {
+				t.Logf("without %s, schedule %d: %s", name, seed, strings.ReplaceAll(found, "\n", " "))
+			}
+		}
+		require.Contains(t, found, c.want, name)
 	}
 }

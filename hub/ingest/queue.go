@@ -148,10 +148,10 @@ func (g *Ingester) timely(m *message, now time.Time) bool {
 	} else {
 		mine = m.Name.Mark < g.stand.From || g.closing && g.stand.From == 0
 	}
-	if g.stand.Held != 0 && g.stand.Held < first && now.Sub(g.blocked) < g.pace.patience {
+	if g.stand.Held != 0 && g.stand.Held < first && now.Sub(g.blocked) < g.pace.patience && !g.off.has(ruleOlder) {
 		return false
 	}
-	return mine || !now.Before(m.due)
+	return mine || !now.Before(m.due) && !g.off.has(ruleLook)
 }
 
 // oldest gives the mark of the oldest message that waits; 0: none does. With mu held.
