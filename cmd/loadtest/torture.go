@@ -27,7 +27,7 @@ type tortureCommand struct {
 	Drain    time.Duration `default:"4s" help:"DRAIN_SECONDS of the instances."`
 	Duration time.Duration `default:"60s" help:"How long faults are injected; the last one may take longer."`
 	Seed     uint64        `help:"Seed of the schedule; 0: any."`
-	Faults   []string      `placeholder:"NAME,..." help:"Only these faults; --list tells which there are."`
+	Faults   []string      `placeholder:"NAME,..." help:"Only these faults, each at least once; --list tells which there are."`
 	List     bool          `help:"List the faults, and do nothing."`
 	History  string        `placeholder:"FILE" help:"Keep the history, for loadtest verify."`
 	JSON     string        `name:"json" placeholder:"FILE" help:"Write the account as JSON."`

@@ -16,8 +16,8 @@ import (
 	"github.com/pushhub/pushhub/loadtest/torture"
 )
 
-// TestTorture is a short schedule: an instance dies, Redis restarts, cuts connections
-// and forgets everything. No event is lost in silence, and the history proves it:
+// TestTorture is a short schedule: an instance dies, sleeps and does not hear, Redis
+// restarts, cuts connections and forgets everything. No event is lost in silence, and the history proves it:
 // without one of its deliveries it does not.
 func TestTorture(t *testing.T) {
 	t.Parallel()
@@ -25,13 +25,13 @@ func TestTorture(t *testing.T) {
 	past, account := filepath.Join(dir, "history"), filepath.Join(dir, "account")
 	var out, said bytes.Buffer
 	got := runWith(t, &out, &said, "torture", "--server", hub(t), "--readers", "40", "--duration", "12s", "--seed", "1",
-		"--faults", "kill,cut-pubsub,redis-restart,redis-flush", "--history", past, "--json", account)
+		"--faults", "kill,zombie,cut-pubsub,deaf-tenant,redis-restart,redis-flush", "--history", past, "--json", account)
 	require.Zero(t, got, "%s%s", &said, &out)
 	var a history.Account
 	b, err := os.ReadFile(account)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &a))
-	require.GreaterOrEqual(t, a.Faults, 3)
+	require.GreaterOrEqual(t, a.Faults, 6)
 	for what, n := range map[string]int{"published": a.Published, "delivered": a.Delivered, "gaps": a.Gaps, "drops": a.Drops, "recoveries": a.Recovery.Count} {
 		require.Positive(t, n, what)
 	}
@@ -66,6 +66,9 @@ func TestTortureReplicated(t *testing.T) {
 			var out, said bytes.Buffer
 			got := runWith(t, &out, &said, "torture", "--server", hub(t), "--redis", redis, "--readers", "40", "--duration", "10s", "--seed", "1", "--faults", faults)
 			require.Zero(t, got, "%s%s", &said, &out)
+			for fault := range strings.SplitSeq(faults, ",") {
+				require.Contains(t, said.String(), " s  "+fault+"\n")
+			}
 		})
 	}
 }

@@ -105,6 +105,31 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestDrainEndsInTime: clients that stay, and do not even read, hold nothing up.
+func TestDrainEndsInTime(t *testing.T) {
+	t.Parallel()
+	const drain = 3 * time.Second
+	p, url := startProgram(t, []string{"HOST=127.0.0.1", "PORT=0", "JWT_SECRET=" + secret, "DRAIN_SECONDS=3"}, "serve")
+	token := signToken(t, "--tenant=acme")
+	for _, request := range []string{
+		"GET /api/v1/stream?topics=alerts&token=" + token + " HTTP/1.1\r\nHost: hub\r\n\r\n",
+		"GET /api/v1/ws?token=" + token + " HTTP/1.1\r\nHost: hub\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		require.NoError(t, err)
+		defer conn.Close()
+		_, err = io.WriteString(conn, request)
+		require.NoError(t, err)
+		_, err = io.ReadFull(conn, make([]byte, 20)) // it is answered
+		require.NoError(t, err)
+	}
+	began := time.Now()
+	p.signal(t, syscall.SIGTERM)
+	require.NoError(t, p.wait(t), "status 0")
+	require.Less(t, time.Since(began), drain+2*time.Second, "with time for a loaded machine")
+}
+
 // TestSecondSignal has a request that never ends hold up the drain.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()

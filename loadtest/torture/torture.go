@@ -35,7 +35,7 @@ type Config struct {
 	Drain    time.Duration // of an instance that is asked to end, in whole seconds
 	Duration time.Duration // in which faults are begun
 	Seed     uint64        // of the schedule
-	Faults   []string      // by name; none: all that the Redis has
+	Faults   []string      // by name, each at least once; none: any that the Redis has
 	History  string        // file to write; empty: one that is removed
 	Log      io.Writer     // what the processes say
 	Say      func(format string, args ...any)
@@ -197,7 +197,7 @@ func (w *world) torture(ctx context.Context, faults []fault) error {
 	}
 	rng := rand.New(rand.NewPCG(w.config.Seed, 2))
 	end := time.Now().Add(w.config.Duration)
-	for n := 0; time.Now().Before(end); n++ {
+	for n := 0; n < len(w.config.Faults) || time.Now().Before(end); n++ {
 		f := faults[rng.IntN(len(faults))]
 		if n < len(faults) { // each once, then any
 			f = faults[n]
