@@ -3,6 +3,7 @@ package wire_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/protocol"
+	"github.com/pushhub/pushhub/transport/quiet"
 	"github.com/pushhub/pushhub/transport/wire"
 )
 
@@ -189,4 +191,37 @@ func TestEngineEnds(t *testing.T) {
 	<-again.Done()
 	_, err := far.Read(make([]byte, 1))
 	require.Error(t, err)
+}
+
+// An idle connection has no goroutine, however many there are.
+func TestIdleHasNoGoroutine(t *testing.T) {
+	e := wire.NewEngine()
+	defer e.Close()
+	l, err := wire.Listen(t.Context(), "tcp4", "127.0.0.1:0", time.Minute)
+	require.NoError(t, err)
+	defer l.Close()
+	var seen counts
+	open := func(n int) {
+		for range n {
+			far, err := net.Dial("tcp4", l.Addr().String())
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = far.Close() })
+			near, err := l.Accept()
+			require.NoError(t, err)
+			o := options(&seen)
+			o.Encoding, o.MaxMessage = protocol.WebSocket, 100
+			c := e.New(near, quiet.TCP(near), &o.Options, &o, nil)
+			c.Run(nil)
+			c.Raw([]byte("hello"))
+			c.Flush()
+			_, err = io.ReadFull(far, make([]byte, 5))
+			require.NoError(t, err)
+		}
+	}
+	open(1) // the engine has begun
+	before := runtime.NumGoroutine()
+	open(200)
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		require.True(t, time.Now().Before(end), "%d goroutines, before %d", runtime.NumGoroutine(), before)
+	}
 }
