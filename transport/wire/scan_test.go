@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -159,15 +160,19 @@ func FuzzScan(f *testing.F) {
 		const max = 1 << 20
 		at := min(int(cut), len(p))
 		got, err := scan(t, max, p[:at], p[at:])
-		var messages []thing
+		var messages, pongs []thing
 		closed := false
 		for _, s := range got {
-			if s.op < opClose && !closed {
+			switch {
+			case closed:
+			case s.op < opClose:
 				messages = append(messages, s)
+			case s.op == opPing:
+				pongs = append(pongs, thing{opPong, s.data})
 			}
 			closed = closed || s.op == opClose
 		}
-		want, theirs := read(p)
+		want, answers, theirs := read(p)
 		if len(messages) > len(want) {
 			t.Fatalf("%v; coder/websocket reads %v and then %v", messages, want, theirs)
 		}
@@ -176,28 +181,41 @@ func FuzzScan(f *testing.F) {
 				t.Fatalf("message %d is %v; coder/websocket reads %v", i, m, want[i])
 			}
 		}
-		if err == nil && !closed && len(messages) < len(want) {
-			t.Fatalf("%v; coder/websocket reads %v", messages, want)
+		// Also if it breaks the protocol then, and not only our bound.
+		if err != statusTooBig && !closed && len(messages) < len(want) {
+			t.Fatalf("%v, then %v; coder/websocket reads %v", messages, err, want)
+		}
+		if err == nil && !closed && !slices.Equal(pongs, answers) {
+			t.Fatalf("answers %v; coder/websocket answers %v, then %v", pongs, answers, theirs)
 		}
 	})
 }
 
-// read has coder/websocket read what a client sent.
-func read(p []byte) (all []thing, err error) {
-	w := &answer{reads: io.MultiReader(bytes.NewReader(p), iotest.ErrReader(io.ErrUnexpectedEOF))} // io.EOF would pass for the end of a message
+// read has coder/websocket read what a client sent, and gives what it answers to pings.
+func read(p []byte) (all, pongs []thing, err error) {
+	var wrote bytes.Buffer
+	defer func() {
+		for b := wrote.Bytes(); len(b) > 1 && b[1] < 126 && len(b) >= 2+int(b[1]); b = b[2+int(b[1]):] {
+			if b[0]&0x0f == opPong {
+				pongs = append(pongs, thing{opPong, string(b[2 : 2+int(b[1])])})
+			}
+		}
+	}()
+	w := &answer{wrote: &wrote, reads: io.MultiReader(bytes.NewReader(p), iotest.ErrReader(io.ErrUnexpectedEOF))} // io.EOF would pass for the end of a message
 	r := &http.Request{Method: "GET", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"AAAAAAAAAAAAAAAAAAAAAA=="},
 	}}
 	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	wrote.Reset() // what Accept said
 	defer func() { _ = ws.CloseNow() }()
 	ws.SetReadLimit(-1)
 	for {
 		kind, data, err := ws.Read(context.Background())
 		if err != nil {
-			return all, err
+			return all, nil, err
 		}
 		op := byte(opText)
 		if kind == websocket.MessageBinary {
@@ -210,6 +228,7 @@ func read(p []byte) (all []thing, err error) {
 type answer struct {
 	http.ResponseWriter // nil
 	reads               io.Reader
+	wrote               *bytes.Buffer
 	head                http.Header
 }
 
@@ -221,7 +240,7 @@ func (a *answer) Header() http.Header {
 }
 func (a *answer) WriteHeader(int) {}
 func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	c := prepared{reads: a.reads}
+	c := prepared{reads: a.reads, wrote: a.wrote}
 	return c, bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), nil
 }
 
@@ -229,9 +248,10 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 type prepared struct {
 	net.Conn // nil
 	reads    io.Reader
+	wrote    *bytes.Buffer
 }
 
-func (p prepared) Write(b []byte) (int, error) { return len(b), nil }
+func (p prepared) Write(b []byte) (int, error) { return p.wrote.Write(b) }
 func (p prepared) Close() error                { return nil }
 
 func (p prepared) Read(b []byte) (int, error) { return p.reads.Read(b) }
