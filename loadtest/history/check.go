@@ -357,8 +357,8 @@ const (
 	// that was replaced has acknowledged, although later events came before it: nobody
 	// can know in time.
 	twoTime = 30 * time.Second
-	// gotOver is how long after such a fault a reader may be told of a gap, and once more
-	// after it has got something then.
+	// gotOver is how long after a fault that may have cost Redis its life a reader may be
+	// told of a gap, and once more after it has got something then.
 	gotOver = 30 * time.Second
 	// held is how long a raw message may wait for who takes it in.
 	held = 10 * time.Second
