@@ -127,24 +127,6 @@ type progress struct {
 	loose bool // an epoch's gap was read: the topic may start again
 }
 
-// order is what came of a topic since the last gap for another epoch: in each epoch
-// only onwards, and never back to one.
-type order struct {
-	last protocol.Cursor
-	past []string // epochs before
-}
-
-// after says whether an event at a cursor may come next, and has it be the last.
-func (o *order) after(at protocol.Cursor) bool {
-	if at.Epoch == o.last.Epoch {
-		fine := at.Seq > o.last.Seq
-		o.last.Seq = max(o.last.Seq, at.Seq)
-		return fine
-	}
-	o.past, o.last = append(o.past, o.last.Epoch), at
-	return !slices.Contains(o.past, at.Epoch)
-}
-
 // alarm is a gap with what the client missed when it read it: if it gets all of
 // that nevertheless, the gap was needless.
 type alarm struct {

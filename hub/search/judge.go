@@ -66,6 +66,24 @@ func (c *client) event(e hub.Entry, m note) {
 	}
 }
 
+// order is what came of a topic since the last gap for another epoch: in each epoch
+// only onwards, and never back to one.
+type order struct {
+	last protocol.Cursor
+	past []string // epochs before
+}
+
+// after says whether an event at a cursor may come next, and has it be the last.
+func (o *order) after(at protocol.Cursor) bool {
+	if at.Epoch == o.last.Epoch {
+		fine := at.Seq > o.last.Seq
+		o.last.Seq = max(o.last.Seq, at.Seq)
+		return fine
+	}
+	o.past, o.last = append(o.past, o.last.Epoch), at
+	return !slices.Contains(o.past, at.Epoch)
+}
+
 // lost gives the events that the client neither got nor was told of.
 func (c *client) lost(topic string, from, to int) []int {
 	return c.w.missing(topic, from, to, func(n int) bool { return n < c.announced[topic] || c.excused[n] })
