@@ -118,6 +118,7 @@ func onTCPAndTLS(t *testing.T, change func(*transport.Options), cases []rfcCase)
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			i := start(t, change)
+			i.patience = time.Minute // with a whole conversation, of megabytes and under the race detector
 			path := "/api/v1/ws?token=" + token(t, nil)
 			sessions := tls.NewLRUClientSessionCache(0)
 			for _, c := range cases {
