@@ -166,7 +166,7 @@ func closing() []rfcCase {
 	return cases
 }
 
-// sizes is section 10, and what is on either side of the largest message that may be.
+// sizes is sections 9 and 10, with messages as large as may be instead of megabytes.
 func sizes(limit int) (cases []rfcCase) {
 	fits, answer := command(limit)
 	over, _ := command(limit + 1)
@@ -176,13 +176,27 @@ func sizes(limit int) (cases []rfcCase) {
 	}
 	add("9.1.1", largeChops, 0, asks(fits, answer))
 	add("9.1.1 beyond", largeChops, 1009, says(text(over), ping("after")))
-	add("9.1.2 beyond", []int{whole, 997}, 1009, says(text(strings.Repeat(over, 4))))
+	add("9.1.2", []int{whole, 997}, 1009, says(text(strings.Repeat(over, 4))))
 	add("9.2.1", largeChops, 0, asksWith(opBinary, blob[:limit], notSupported))
 	add("9.2.1 beyond", largeChops, 1009, says(framed(opBinary, blob), ping("after")))
-	for _, size := range []int{64, 1 << 10, 16 << 10} {
-		add(fmt.Sprint("9.3 in ", size), []int{whole, 997}, 0, answered(fragments(opText, fits, size), answer))
-		add(fmt.Sprint("9.3 in ", size, " beyond"), []int{whole, 997}, 1009, says(fragments(opText, over, size)...))
-		add(fmt.Sprint("9.4 in ", size), []int{whole, 997}, 0, answered(fragments(opBinary, blob[:limit], size), notSupported))
+	for n, size := range []int{64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10} {
+		add(fmt.Sprint("9.3.", n+1), []int{whole, 997}, 0, answered(fragments(opText, fits, size), answer))
+		add(fmt.Sprint("9.3.", n+1, " beyond"), []int{whole, 997}, 1009, says(fragments(opText, over, size)...))
+		add(fmt.Sprint("9.4.", n+1), []int{whole, 997}, 0, answered(fragments(opBinary, blob[:limit], size), notSupported))
+	}
+	for n, size := range []int{64, 128, 256, 512, 1024, 2048} {
+		add(fmt.Sprint("9.5.", n+1), []int{size}, 0, asks(fits, answer))
+		add(fmt.Sprint("9.6.", n+1), []int{size}, 0, asksWith(opBinary, blob[:limit], notSupported))
+	}
+	for n, size := range []int{0, 16, 64, 256, 1024, 4096} {
+		var texts, binaries []rfcStep
+		said, answer := command(size)
+		for range 9 { // ten malformed ones in a row would be too many
+			texts = append(texts, asks(said, answer)...)
+			binaries = append(binaries, asksWith(opBinary, blob[:size], notSupported)...)
+		}
+		add(fmt.Sprint("9.7.", n+1), largeChops, 0, texts)
+		add(fmt.Sprint("9.8.", n+1), largeChops, 0, binaries)
 	}
 	add("10.1.1", largeChops, 0, answered(fragments(opText, fits, 1300), answer))
 	return cases

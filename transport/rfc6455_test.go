@@ -60,17 +60,18 @@ var (
 
 // On Linux the engine reads plain TCP by itself, and TLS by a goroutine.
 func TestRFC6455(t *testing.T) {
-	const limit = 64 << 10 // the size of sections 1 and 10
+	const limit = 64 << 10 // the sizes of sections 1, 9 and 10
 	cases := framing()
 	for _, more := range [][]rfcCase{pings(), reserved(), fragmentation(), utf8Cases(), closing(), sizes(limit)} {
 		cases = append(cases, more...)
 	}
-	onTCPAndTLS(t, func(o *transport.Options) { o.Limits.MessageBytes = limit }, cases)
+	onTCPAndTLS(t, 10*time.Second, func(o *transport.Options) { o.Limits.MessageBytes = limit }, cases)
 }
 
-// TestRFC6455Limits is section 9, where messages of megabytes are let in.
+// TestRFC6455Limits is section 9, where messages of megabytes are let in: some take more
+// than ten seconds under the race detector, beside other tests.
 func TestRFC6455Limits(t *testing.T) {
-	onTCPAndTLS(t, func(o *transport.Options) { o.Limits.MessageBytes = 16 << 20 }, limits())
+	onTCPAndTLS(t, time.Minute, func(o *transport.Options) { o.Limits.MessageBytes = 16 << 20 }, limits())
 }
 
 // MAX_MESSAGE_BYTES by default, to the byte, however a message is cut.
@@ -78,7 +79,7 @@ func TestRFC6455DefaultLimit(t *testing.T) {
 	const limit = 16 << 10
 	fits, pong := command(limit)
 	over, _ := command(limit + 1)
-	onTCPAndTLS(t, nil, []rfcCase{
+	onTCPAndTLS(t, 10*time.Second, nil, []rfcCase{
 		{name: "a frame", steps: asks(fits, pong), chops: largeChops},
 		{name: "a frame beyond", steps: says(text(over), ping("after")), fails: 1009, chops: largeChops},
 		{name: "binary", steps: asksWith(opBinary, fits, notSupported), chops: largeChops},
@@ -113,12 +114,13 @@ func TestEndAfterClose(t *testing.T) {
 	}
 }
 
-func onTCPAndTLS(t *testing.T, change func(*transport.Options), cases []rfcCase) {
+// onTCPAndTLS has the conversations of all cases, with so much patience for each.
+func onTCPAndTLS(t *testing.T, patience time.Duration, change func(*transport.Options), cases []rfcCase) {
 	for name, start := range map[string]func(testing.TB, func(*transport.Options)) *instance{"TCP": start, "TLS": secure} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			i := start(t, change)
-			i.patience = time.Minute // with a whole conversation, of megabytes and under the race detector
+			i.patience = patience
 			path := "/api/v1/ws?token=" + token(t, nil)
 			sessions := tls.NewLRUClientSessionCache(0)
 			for _, c := range cases {

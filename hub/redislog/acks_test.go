@@ -158,12 +158,14 @@ func scripts(t *testing.T, server *logtest.Redis) (n int) {
 // elapse waits until the clock of a server has gone on.
 func elapse(t *testing.T, server *logtest.Redis, d time.Duration) {
 	t.Helper()
-	clock := func() time.Duration {
-		now, err := time.ParseDuration(fmt.Sprintf("%ss%sus", admin(t, server, "TIME").([]any)...))
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	defer client.Close()
+	clock := func() time.Time {
+		now, err := client.Time(t.Context()).Result()
 		require.NoError(t, err)
 		return now
 	}
-	for until := clock() + d; clock() < until; {
+	for until := clock().Add(d); clock().Before(until); {
 	}
 }
 
