@@ -148,6 +148,7 @@ var rows = []row{
 	{"held, deliveries per second", func(r *Result) float64 { return r.Held }, true},
 	{"server CPU per delivery, µs", func(r *Result) float64 { return r.CPU }, true},
 	{"  of it in user space, µs", func(r *Result) float64 { return r.UserCPU }, false},
+	{"  allocations in it", func(r *Result) float64 { return r.Allocs }, false},
 	{"server, busy cores", func(r *Result) float64 { return r.Busy }, false},
 	{"latency p50, ms", func(r *Result) float64 { return r.Latency.P50 }, true},
 	{"latency p90, ms", func(r *Result) float64 { return r.Latency.P90 }, false},

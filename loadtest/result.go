@@ -30,6 +30,7 @@ type Result struct {
 	Resident   int64   `json:"resident_bytes"` // most, while measured
 	PerClient  float64 `json:"resident_bytes_per_connection"`
 	Goroutines float64 `json:"goroutines"`
+	Allocs     float64 `json:"allocations_per_delivery"` // what publishing allocates in the same time included
 
 	// Of the handshakes: connect, authenticate, subscribe.
 	Handshakes    float64 `json:"handshakes_per_second"`

@@ -86,6 +86,9 @@ func (r *run) usage() Usage {
 	return u
 }
 
+// mallocs is the metric of a server in Go that counts what it allocated.
+const mallocs = "go_memstats_mallocs_total"
+
 // settleTime bounds the wait for what is on its way when publishing has ended.
 const settleTime = 15 * time.Second
 
@@ -127,6 +130,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 		r.target.Process.Begin()
 	}
 	first, own, used, machine := r.swarm.Snapshot(nil), ownCPU(), r.usage(), machineCPU()
+	allocs := r.target.metric(mallocs)
 	watching, endWatching := context.WithCancel(ctx)
 	group.Go(func() { r.watch(watching, from, first) })
 	var failed error
@@ -135,6 +139,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	}
 	alive := sleepUntil(ctx, to)
 	last, ownEnd, usedEnd, machineEnd := r.swarm.Snapshot(nil), ownCPU(), r.usage(), machineCPU()
+	allocs = r.target.metric(mallocs) - allocs
 	endWatching()
 	endPublishing()
 	group.Wait()
@@ -153,6 +158,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	res.Rate = float64(res.Deliveries) / res.Seconds
 	res.CPU = us(usedEnd.CPU-used.CPU) / n
 	res.UserCPU = res.CPU * usedEnd.User
+	res.Allocs = allocs / n
 	res.Busy = (usedEnd.CPU - used.CPU).Seconds() / res.Seconds
 	res.OwnCPU = us(ownEnd-own) / n
 	res.Others = max(0, (machineEnd-machine-(ownEnd-own)-(usedEnd.CPU-used.CPU)).Seconds()/res.Seconds)

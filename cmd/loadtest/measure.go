@@ -43,9 +43,10 @@ type judgement struct {
 	Rounds int  `default:"1" help:"Rounds; the table has medians."`
 
 	MaxP99      time.Duration `name:"max-p99" help:"Fail above it."`
-	MaxStall    float64       `name:"max-stall-ratio" placeholder:"X" help:"Fail above it (slow): p99 of the others once the buffers of the stalled are full, to that before."`
+	MaxStall    float64       `name:"max-stall-ratio" placeholder:"X" help:"Fail above it (slow): p99 of the others, while the buffers of the stalled fill or once they are full, to that before."`
 	MaxCPU      float64       `name:"max-cpu" placeholder:"US" help:"Fail above it: server CPU per delivery, or per handshake for storm, in µs."`
 	MaxUserCPU  float64       `name:"max-user-cpu" placeholder:"US" help:"Fail above it: server CPU per delivery in user space, in µs."`
+	MaxAllocs   float64       `name:"max-allocs" placeholder:"X" help:"Fail above it: allocations of the server per delivery, those of publishing included."`
 	MaxCPURatio float64       `name:"max-cpu-ratio" placeholder:"X" help:"Fail above it: the same as --max-cpu, to the yardstick's."`
 	MaxBytes    float64       `name:"max-bytes" placeholder:"N" help:"Fail above it: resident bytes per connection (idle), or per stalled reader (slow)."`
 	MaxReads    float64       `name:"max-reads" placeholder:"N" help:"Fail above it (reconnect --kill): reads of the log in Redis."`
@@ -75,9 +76,10 @@ func (j judgement) limits(storm, saturate bool) []loadtest.Limit {
 	bytes := func(r *loadtest.Result) float64 { return max(r.PerClient, r.Hoard) }
 	return []loadtest.Limit{
 		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: p99},
-		{Flag: "max-stall-ratio", Value: j.MaxStall, Of: func(r *loadtest.Result) float64 { return p99(r) / r.Before.P99 }},
+		{Flag: "max-stall-ratio", Value: j.MaxStall, Of: func(r *loadtest.Result) float64 { return max(p99(r), r.Filling.P99) / r.Before.P99 }},
 		{Flag: "max-cpu", Value: j.MaxCPU, Of: cpu},
 		{Flag: "max-user-cpu", Value: j.MaxUserCPU, Of: func(r *loadtest.Result) float64 { return r.UserCPU }},
+		{Flag: "max-allocs", Value: j.MaxAllocs, Of: func(r *loadtest.Result) float64 { return r.Allocs }},
 		{Flag: "max-cpu-ratio", Value: j.MaxCPURatio, Ratio: true, Of: cpu},
 		{Flag: "max-bytes", Value: j.MaxBytes, Of: bytes},
 		{Flag: "max-reads", Value: j.MaxReads, Of: func(r *loadtest.Result) float64 { return r.LogReads }},
