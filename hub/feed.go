@@ -56,7 +56,7 @@ func (h *Hub) Feed(ctx context.Context, tenant string, q FeedQuery) (Page, error
 		return false
 	}
 	r := newReplay(q.Wants, h.off, look)
-	take(r.rebase(head.Epoch, head.PrevEpoch, head.Base, head.Head))
+	take(r.rebase(head.Epoch, head.Past, head.Head))
 	for _, p := range r.parts {
 		if p.fresh && p.newest == 0 {
 			p.from, r.at = 0, 0 // from the oldest that is retained

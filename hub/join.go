@@ -79,7 +79,7 @@ func (s *Session) replay(wants []Want) *replay {
 // false, and join has to follow. With the tenant's lock held, and the tenant ok.
 func (s *Session) atOnce(a *arrival) bool {
 	t := s.t
-	s.queue(a, a.r.rebase(t.epoch, t.prev, t.base, t.pos))
+	s.queue(a, a.r.rebase(t.epoch, t.past, t.pos))
 	if !a.r.settled(t.reach(a.r)) || a.r.at > t.pos {
 		return false
 	}
@@ -164,7 +164,7 @@ func (s *Session) advance(a *arrival) ([]step, next) {
 			return nil, catchUpFirst
 		}
 	}
-	if steps := r.rebase(t.epoch, t.prev, t.base, t.pos); steps != nil {
+	if steps := r.rebase(t.epoch, t.past, t.pos); steps != nil {
 		return steps, goOn
 	}
 	if !r.settled(t.reach(r)) {

@@ -21,8 +21,8 @@ var (
 //
 // The sequence: seqs count 1, 2, 3 … over all events of a tenant, without holes,
 // in the order in which they are published. When events may have been lost, the
-// log begins a new epoch; seqs go on from Base, or begin again when everything
-// is gone. It never gives one cursor to two events.
+// log begins a new epoch; seqs go on from where the one before ended, or begin again
+// when everything is gone. It never gives one cursor to two events.
 //
 // All methods may be called by several goroutines at once.
 type Log interface {
@@ -91,15 +91,20 @@ type TopicQuery struct {
 	Newest    int
 }
 
+// MaxPast is how many epochs before the present one a log knows.
+const MaxPast = 8
+
 // View is the state of a tenant at one moment.
 type View struct {
-	Epoch     string
-	PrevEpoch string      // the epoch before it, "" if there was none or its log is gone
-	Base      uint64      // seq at which Epoch began: events up to it are of older epochs
-	Head      uint64      // seq of the newest event, 0 before the first
-	Floor     uint64      // events up to it may have been forgotten with their topics
-	Index     []TopicLast // in any order
-	Topics    []TopicView // in the order of Query.Topics
+	Epoch string
+	// Past has the epochs before, newest first, at most MaxPast: each with the seq of
+	// the last event that the log had of it or of those before when the next began. It is
+	// empty when there was none, or everything before is gone.
+	Past   []protocol.Cursor
+	Head   uint64      // seq of the newest event, 0 before the first
+	Floor  uint64      // events up to it may have been forgotten with their topics
+	Index  []TopicLast // in any order
+	Topics []TopicView // in the order of Query.Topics
 }
 
 // TopicLast is a topic of the index with the seq of its newest event.

@@ -76,9 +76,9 @@ func newReplay(wants []Want, off rule, look lookFunc) *replay {
 	return r
 }
 
-// rebase puts the replay on an epoch of the log, whose head is at least pos, and
-// gives the gaps of cursors that are not of it.
-func (r *replay) rebase(epoch, prev string, base, pos uint64) []step {
+// rebase puts the replay on an epoch of the log, which had others before as View.Past
+// tells, and whose head is at least pos. It gives the gaps of cursors that are not of it.
+func (r *replay) rebase(epoch string, past []protocol.Cursor, pos uint64) []step {
 	if r.epoch == epoch {
 		return nil
 	}
@@ -101,10 +101,7 @@ func (r *replay) rebase(epoch, prev string, base, pos uint64) []step {
 			p.from = since.Seq
 			r.proved = r.proved && since.Seq <= pos
 		default:
-			p.from = 0
-			if since.Epoch == prev {
-				p.from = min(since.Seq, base)
-			}
+			p.from = still(past, since)
 			if !r.off.has(ruleEpoch) {
 				p.told, p.broken = pos, true
 				steps = append(steps, gapOf(p, since, protocol.GapEpoch))
@@ -118,6 +115,18 @@ func (r *replay) rebase(epoch, prev string, base, pos uint64) []step {
 	r.epoch, r.open, r.to = epoch, false, 0
 	clear(r.topics)
 	return steps
+}
+
+// still gives the seq up to which the log has what a cursor of an epoch before stands
+// for: 0 if it does not know that epoch.
+func still(past []protocol.Cursor, since protocol.Cursor) uint64 {
+	seq := since.Seq
+	for _, end := range past {
+		if seq = min(seq, end.Seq); end.Epoch == since.Epoch {
+			return seq
+		}
+	}
+	return 0
 }
 
 func gapOf(p *part, since protocol.Cursor, reason protocol.GapReason) step {

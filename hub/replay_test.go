@@ -166,6 +166,66 @@ func TestReplayFromAhead(t *testing.T) {
 		"kept a 1", "kept b 2", "kept a 3"}, sortGaps(lines))
 }
 
+// A cursor of an epoch before stands where that ended, or at itself: not before
+// everything retained, as one of an epoch that nobody remembers.
+func TestReplayFromEpochsBefore(t *testing.T) {
+	h, log := open(t, hub.DefaultRetention)
+	heads := []protocol.Cursor{publish(t, h, "a")}
+	for range hub.MaxPast + 1 {
+		log.NewEpoch("acme", 0)
+		heads = append(heads, publish(t, h, "a"))
+	}
+	from := func(since protocol.Cursor, seq int) {
+		t.Helper()
+		lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: since})
+		want := []string{}
+		if since.Epoch != heads[len(heads)-1].Epoch {
+			want = []string{gapLine("a", since.String(), protocol.GapEpoch)}
+		}
+		for ; seq <= len(heads); seq++ {
+			want = append(want, kept(seq, "a")...)
+		}
+		require.Equal(t, want, lines)
+	}
+	from(heads[0], 1) // too old
+	for n, c := range heads[1:] {
+		from(c, n+3)
+		c.Seq-- // the last of the epoch before, or where this one began
+		from(c, n+2)
+	}
+	lost := heads[1]
+	lost.Seq = 99
+	from(lost, 3)
+
+	// Epochs that ended after what is left of them.
+	log.NewEpoch("acme", 5)
+	before := heads[2:]
+	heads = append(slices.Clone(heads[:5]), publish(t, h, "a"))
+	for _, c := range before {
+		from(c, int(min(c.Seq, 5))+1)
+	}
+}
+
+// Who is connected hears again only what is new, however many epochs began while
+// the channel was away.
+func TestLiveOverEpochs(t *testing.T) {
+	onPipe(t, func(t *testing.T, h *hub.Hub, p *pipe) {
+		first := publish(t, h, "a", "a")
+		s := newSink()
+		session := h.Open("acme", s)
+		defer session.Close()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: "a"}}, 9))
+		s.caughtUp(t)
+		p.change(func() { p.deaf = true })
+		for range 3 {
+			p.NewEpoch("acme", 0)
+			publish(t, h, "a")
+		}
+		time.Sleep(25 * time.Second)
+		require.Equal(t, append([]string{gapLine("a", first.String(), protocol.GapEpoch)}, kept(3, "a", "a", "a")...), s.until(t, 5)[1:])
+	})
+}
+
 // Of several cursors for a topic its own wins, else the lowest.
 func TestCursorsOfTopics(t *testing.T) {
 	h, _ := open(t, hub.DefaultRetention)

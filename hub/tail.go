@@ -44,7 +44,7 @@ const (
 
 // fromTails answers q from memory, up to pos, if it can.
 func (t *tenant) fromTails(q Query) (View, bool) {
-	v := View{Epoch: t.epoch, PrevEpoch: t.prev, Base: t.base, Head: t.pos}
+	v := View{Epoch: t.epoch, Past: t.past, Head: t.pos}
 	if q.Index {
 		return v, len(q.Topics) == 0 && t.fromIndex(q.IndexAfter, &v)
 	}

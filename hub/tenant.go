@@ -23,13 +23,12 @@ type tenant struct {
 	reading chan struct{}
 
 	mu      sync.Mutex
-	covered bool   // the channel is heard
-	ok      bool   // covered, and everything up to pos was handed to all that is live
-	gen     uint64 // counts up whenever ok may have been false: a read that spans it is void
-	deaf    int    // verifies that found events which did not come, since the last that came
-	epoch   string // of the log, as last looked up; "" before the first look
-	prev    string
-	base    uint64
+	covered bool              // the channel is heard
+	ok      bool              // covered, and everything up to pos was handed to all that is live
+	gen     uint64            // counts up whenever ok may have been false: a read that spans it is void
+	deaf    int               // verifies that found events which did not come, since the last that came
+	epoch   string            // of the log, as last looked up; "" before the first look
+	past    []protocol.Cursor // as in View
 	pos     uint64
 	ring    ring
 	tails   map[string][]*tail // by topic, disjoint, in order
@@ -283,7 +282,7 @@ func (t *tenant) settle(v View, dirty *[]Sink) {
 			t.h.stats.Healed.Add(int64(v.Head - t.pos))
 		}
 	}
-	t.epoch, t.prev, t.base, t.pos = v.Epoch, v.PrevEpoch, v.Base, v.Head
+	t.epoch, t.past, t.pos = v.Epoch, v.Past, v.Head
 	t.ring.reset(v.Head)
 	t.ok = true
 	for _, s := range t.sessions {

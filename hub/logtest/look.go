@@ -224,7 +224,7 @@ func testKnownAhead(t *testing.T, a, b hub.Log) {
 	v := look(t, b, tenant, hub.Query{Known: known, Index: true, Topics: []hub.TopicQuery{{Topic: "a"}}})
 	require.NotEqual(t, known.Epoch, v.Epoch)
 	require.Equal(t, hub.View{
-		Epoch: v.Epoch, PrevEpoch: known.Epoch, Base: 3, Head: 3, Index: v.Index, Topics: v.Topics,
+		Epoch: v.Epoch, Past: []protocol.Cursor{old[2]}, Head: 3, Index: v.Index, Topics: v.Topics,
 	}, v)
 	require.Len(t, v.Index, 2)
 	require.Equal(t, old[0], v.Topics[0].Events[0].Cursor, "what is retained keeps its cursor")
@@ -244,7 +244,7 @@ func testKnownAhead(t *testing.T, a, b hub.Log) {
 	again := look(t, a, tenant, hub.Query{Known: protocol.Cursor{Epoch: v.Epoch, Seq: 1000}})
 	require.NotContains(t, []string{v.Epoch, known.Epoch}, again.Epoch)
 	require.Equal(t, hub.View{
-		Epoch: again.Epoch, PrevEpoch: v.Epoch, Base: 4, Head: 4, Index: again.Index, Topics: again.Topics,
+		Epoch: again.Epoch, Past: []protocol.Cursor{cursors[0], old[2]}, Head: 4, Index: again.Index, Topics: again.Topics,
 	}, again)
 }
 
@@ -269,6 +269,6 @@ func testKnownAheadRace(t *testing.T, a, b hub.Log) {
 	require.NotEmpty(t, views[0].Epoch)
 	for _, v := range views {
 		require.Equal(t, views[0], v)
-		require.Equal(t, c.Epoch, v.PrevEpoch)
+		require.Equal(t, []protocol.Cursor{c}, v.Past)
 	}
 }

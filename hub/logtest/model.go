@@ -19,7 +19,7 @@ type model struct {
 	a, b    hub.Log
 	keep    map[string]int // topic → events retained
 	epochs  []string       // oldest first
-	base    uint64
+	past    []protocol.Cursor
 	events  []published // all that ever were
 	firsts  map[[2]string]protocol.Cursor
 	counter int
@@ -124,13 +124,13 @@ func (m *model) look(t *rapid.T) {
 
 	if q.Known.Epoch == m.epoch() && q.Known.Seq > m.head() {
 		require.NotContains(t, m.epochs, v.Epoch)
-		m.epochs, m.base = append(m.epochs, v.Epoch), m.head()
+		m.past = append([]protocol.Cursor{{Epoch: m.epoch(), Seq: m.head()}}, m.past...)
+		m.past = m.past[:min(len(m.past), hub.MaxPast)]
+		m.epochs = append(m.epochs, v.Epoch)
 	}
 	require.Equal(t, m.epoch(), v.Epoch)
-	if len(m.epochs) > 1 {
-		require.Equal(t, m.epochs[len(m.epochs)-2], v.PrevEpoch)
-	}
-	require.Equal(t, [3]uint64{m.base, m.head(), 0}, [3]uint64{v.Base, v.Head, v.Floor})
+	require.Equal(t, m.past, v.Past)
+	require.Equal(t, [2]uint64{m.head(), 0}, [2]uint64{v.Head, v.Floor})
 	m.checkIndex(t, q, v.Index)
 	for i, tq := range q.Topics {
 		m.checkTopic(t, tq, v.Topics[i])

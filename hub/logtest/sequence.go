@@ -40,8 +40,7 @@ func testSequence(t *testing.T, a, b hub.Log) {
 		require.Equal(t, protocol.Cursor{Epoch: v.Epoch, Seq: uint64(i) + 1}, c)
 	}
 	require.EqualValues(t, len(cursors), v.Head)
-	require.Zero(t, v.Base)
-	require.Empty(t, v.PrevEpoch)
+	require.Empty(t, v.Past)
 
 	for i, want := range [][]uint64{{1, 3, 8}, {2, 5, 6, 7}, {4}} {
 		require.Equal(t, want, seqs(v.Topics[i].Events))

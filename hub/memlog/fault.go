@@ -15,7 +15,7 @@ func (l *Log) Forget(tenant string) {
 	t := l.tenant(tenant)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.epoch, t.prevEpoch, t.base, t.head, t.floor = "", "", 0, 0, 0
+	t.epoch, t.past, t.head, t.floor = "", nil, 0, 0
 	t.topics, t.firsts, t.ids = nil, nil, nil
 	t.index.Init()
 }

@@ -30,7 +30,7 @@ func TestNewEpoch(t *testing.T) {
 	v := look(t, l, "t", "a")
 	require.NotEqual(t, old.Epoch, v.Epoch)
 	require.Equal(t, hub.View{
-		Epoch: v.Epoch, PrevEpoch: old.Epoch, Base: 2, Head: 2, Index: old.Index, Topics: v.Topics,
+		Epoch: v.Epoch, Past: []protocol.Cursor{{Epoch: old.Epoch, Seq: 2}}, Head: 2, Index: old.Index, Topics: v.Topics,
 	}, v)
 	require.Len(t, v.Topics[0].Events, 1)
 	require.Equal(t, []uint64{3}, publish(t, l, "t", on("a")))
@@ -44,7 +44,7 @@ func TestNewEpochWithLoss(t *testing.T) {
 	l.NewEpoch("t", 5)
 	require.NoError(t, l.tenant("t").check())
 	v := look(t, l, "t", "a", "b", "c", "few")
-	require.Equal(t, [3]uint64{4, 4, 0}, [3]uint64{v.Base, v.Head, v.Floor})
+	require.Equal(t, [3]uint64{4, 4, 0}, [3]uint64{v.Past[0].Seq, v.Head, v.Floor})
 	require.Equal(t, []uint64{1, 4}, seqs(v.Topics[0].Events))
 	require.Equal(t, []uint64{3}, seqs(v.Topics[1].Events))
 	require.Equal(t, hub.TopicView{}, v.Topics[2], "c was never published to")

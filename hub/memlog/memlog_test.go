@@ -201,8 +201,8 @@ func pick(all []string) string { return all[rand.IntN(len(all))] }
 func (t *tenant) check() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.epoch == "" || t.base > t.head || t.floor > t.head {
-		return fmt.Errorf("epoch %q, base %d, floor %d, head %d", t.epoch, t.base, t.floor, t.head)
+	if t.epoch == "" || t.floor > t.head {
+		return fmt.Errorf("epoch %q, floor %d, head %d", t.epoch, t.floor, t.head)
 	}
 	if len(t.topics) != t.index.Len() {
 		return fmt.Errorf("%d topics, %d in the index", len(t.topics), t.index.Len())

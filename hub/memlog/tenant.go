@@ -24,11 +24,11 @@ const (
 type tenant struct {
 	mu sync.Mutex
 
-	epoch, prevEpoch string // epoch is "" until somebody needs the tenant
-	base             uint64 // seq at which epoch began
-	head             uint64
-	floor            uint64 // the greatest last seq of the topics that left the index
-	clock            int64  // ms since the log was made, by the monotonic clock: ages go by it
+	epoch string            // "" until somebody needs the tenant
+	past  []protocol.Cursor // as in hub.View; replaced, never changed
+	head  uint64
+	floor uint64 // the greatest last seq of the topics that left the index
+	clock int64  // ms since the log was made, by the monotonic clock: ages go by it
 
 	topics map[string]*list.Element // of *topic
 	index  list.List                // of *topic, by last
@@ -71,7 +71,8 @@ func (t *tenant) begin(clock int64) {
 
 // turn begins a new epoch at the head.
 func (t *tenant) turn() {
-	t.prevEpoch, t.epoch, t.base = t.epoch, newEpoch(), t.head
+	past := append([]protocol.Cursor{{Epoch: t.epoch, Seq: t.head}}, t.past...)
+	t.epoch, t.past = newEpoch(), past[:min(len(past), hub.MaxPast)]
 }
 
 // newEpoch gives 50 random bits in letters and digits.
@@ -203,7 +204,7 @@ func (t *tenant) look(q hub.Query) hub.View {
 	if q.Known.Epoch == t.epoch && q.Known.Seq > t.head {
 		t.turn()
 	}
-	v := hub.View{Epoch: t.epoch, PrevEpoch: t.prevEpoch, Base: t.base, Head: t.head, Floor: t.floor}
+	v := hub.View{Epoch: t.epoch, Past: t.past, Head: t.head, Floor: t.floor}
 	if q.Index {
 		v.Index = t.indexAfter(q.IndexAfter)
 	}

@@ -57,7 +57,7 @@ func TestSplitBrain(t *testing.T) {
 			}
 			checked := func() bool {
 				v := look(t, there, "t", hub.Query{})
-				return v.Epoch != second[0].Epoch && v.PrevEpoch == second[0].Epoch && v.Base == base
+				return v.Epoch != second[0].Epoch && len(v.Past) > 0 && v.Past[0] == protocol.Cursor{Epoch: second[0].Epoch, Seq: base}
 			}
 			if late {
 				require.Eventually(t, checked, 20*time.Second, 10*time.Millisecond)
@@ -113,7 +113,7 @@ func TestSplitBrainForgetful(t *testing.T) {
 			network.turn(next.Addr())
 			require.Eventually(t, func() bool {
 				v := look(t, there, "t", hub.Query{})
-				return v.Epoch != second[0].Epoch && v.PrevEpoch == second[0].Epoch
+				return v.Epoch != second[0].Epoch && len(v.Past) > 0 && v.Past[0].Epoch == second[0].Epoch
 			}, 3*poll, 10*time.Millisecond)
 			for of, it := range l.servers.acks.all() { // and once is enough
 				before := look(t, there, "t", hub.Query{})

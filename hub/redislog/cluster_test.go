@@ -132,7 +132,7 @@ func TestSlotMoves(t *testing.T) {
 	next := publish(t, l, moving, event("a", 5))[0]
 	rec.AwaitEvent(t, moving, next)
 	v := look(t, l, moving, hub.Query{Topics: []hub.TopicQuery{{Topic: "a"}, {Topic: "b"}}})
-	require.Equal(t, old[0].Epoch, v.PrevEpoch)
+	require.Equal(t, []protocol.Cursor{{Epoch: old[0].Epoch, Seq: 4}}, v.Past)
 	require.Equal(t, protocol.Cursor{Epoch: v.Epoch, Seq: 5}, next)
 	require.Equal(t, []uint64{1, 3, 5}, seqs(v.Topics[0]))
 	require.Equal(t, []uint64{2, 4}, seqs(v.Topics[1]))

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -229,21 +230,21 @@ var errAnswer = errors.New("the answer of the script makes no sense")
 // out: the Prev of the event after it, or Last, tells that it is missing.
 func (l *Log) parseView(answer any, topics int) (hub.View, error) {
 	list, ok := answer.([]any)
-	if !ok || len(list) != 7 {
+	if !ok || len(list) != 6 {
 		return hub.View{}, errAnswer
 	}
 	r := reading{}
 	v := hub.View{
-		Epoch: r.text(list[0]), PrevEpoch: r.text(list[1]),
-		Base: r.seq(list[2]), Head: r.seq(list[3]), Floor: r.seq(list[4]),
+		Epoch: r.text(list[0]), Past: r.past(list[1]),
+		Head: r.seq(list[2]), Floor: r.seq(list[3]),
 	}
-	if index := r.list(list[5]); len(index) > 0 {
+	if index := r.list(list[4]); len(index) > 0 {
 		v.Index = make([]hub.TopicLast, 0, len(index)/2)
 		for i := 0; i+1 < len(index); i += 2 {
 			v.Index = append(v.Index, hub.TopicLast{Topic: r.text(index[i]), Last: r.seq(index[i+1])})
 		}
 	}
-	all := r.list(list[6])
+	all := r.list(list[5])
 	if r.bad || len(all) != topics {
 		return hub.View{}, errAnswer
 	}
@@ -285,6 +286,16 @@ func (r *reading) seq(a any) uint64 {
 	n, err := strconv.ParseUint(r.text(a), 10, 64)
 	r.bad = r.bad || err != nil
 	return n
+}
+
+// past reads cursors with spaces between them.
+func (r *reading) past(a any) (all []protocol.Cursor) {
+	for text := range strings.FieldsSeq(r.text(a)) {
+		c, err := protocol.ParseCursor(text)
+		r.bad = r.bad || err != nil
+		all = append(all, c)
+	}
+	return all
 }
 
 func (r *reading) list(a any) []any {

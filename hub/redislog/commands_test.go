@@ -25,23 +25,21 @@ func TestAnswersThatMakeNoSense(t *testing.T) {
 
 	l := &Log{live: &live{}}
 	good := func() list {
-		return list{"e", "", "0", "1", "0", list{"a", "1"}, list{list{"1", int64(0), record("e", 1)}}}
+		return list{"e", "d-1 c-0", "1", "0", list{"a", "1"}, list{list{"1", int64(0), record("e", 1)}}}
 	}
 	v, err := l.parseView(good(), 1)
 	require.NoError(t, err)
 	require.Equal(t, []uint64{1}, seqs(v.Topics[0]))
-	for i, bad := range []any{nil, int64(1), list{}, "x", "-1", "x", list{list{}}} {
+	require.Equal(t, []protocol.Cursor{{Epoch: "d", Seq: 1}, {Epoch: "c"}}, v.Past)
+	for i, bad := range []any{int64(1), "d-1 c", "x", "-1", "x", list{list{}}} {
 		answer := good()
 		answer[i] = bad
-		if i < 2 {
-			answer[i] = int64(1)
-		}
 		_, err := l.parseView(answer, 1)
 		require.ErrorIs(t, err, errAnswer, "%d", i)
 	}
 	for _, topics := range []list{{}, {list{"1"}}, {list{"x", int64(0)}}, {list{"1", int64(0), int64(1)}}, {"x"}} {
 		answer := good()
-		answer[6] = topics
+		answer[5] = topics
 		_, err := l.parseView(answer, 1)
 		require.ErrorIs(t, err, errAnswer, "%v", topics)
 	}

@@ -6,7 +6,7 @@
 // A tenant's keys and its channel carry the hash tag {tenant}, so that in a
 // Cluster they are all on one primary, where scripts are atomic:
 //
-//	pushhub:{t}:m               hash    epoch, prev_epoch, base, seq, floor, run, expires (of i and a), born
+//	pushhub:{t}:m               hash    epoch, past, seq, floor, run, expires (of i and a), born
 //	pushhub:{t}:i               zset    the index: topic → seq of its newest event
 //	pushhub:{t}:a               hash    topic → when it may leave the index, arrival of its oldest event
 //	pushhub:{t}:s:<topic>       stream  the retained events, ids <seq>-0

@@ -12,6 +12,7 @@ import (
 
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/hub/logtest"
+	"github.com/pushhub/pushhub/protocol"
 )
 
 const mark = 1_763_630_000_000_000
@@ -181,15 +182,14 @@ func TestAppendOverEpochs(t *testing.T) {
 	require.Equal(t, Appended{Fresh: 2}, tryAppend(t, l, raws(mark, 2, 4)))
 	v := look(t, l, "t", hub.Query{})
 	require.NotEqual(t, old.Epoch, v.Epoch)
-	require.Equal(t, old.Epoch, v.PrevEpoch)
-	require.EqualValues(t, 2, v.Base)
+	require.Equal(t, []protocol.Cursor{{Epoch: old.Epoch, Seq: 2}}, v.Past)
 	require.EqualValues(t, 4, v.Head)
 	// Also when there is nothing to append.
 	admin(t, server, "REPLICAOF", "127.0.0.1", 1)
 	admin(t, server, "REPLICAOF", "NO", "ONE")
 	require.Zero(t, tryAppend(t, l, raws(mark, 1, 4)))
 	next := look(t, l, "t", hub.Query{})
-	require.Equal(t, v.Epoch, next.PrevEpoch)
+	require.Equal(t, []protocol.Cursor{{Epoch: v.Epoch, Seq: 4}, {Epoch: old.Epoch, Seq: 2}}, next.Past)
 	require.EqualValues(t, 4, next.Head)
 	requireData(t, l, "a", 1, 2, 3, 4)
 	// With everything gone, so is what was in the log.

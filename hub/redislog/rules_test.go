@@ -68,9 +68,10 @@ func TestRulesOfScriptsAreNeeded(t *testing.T) {
 		old, new string
 		shows    []string
 	}{
-		{"life", "elseif run ~= '' and m[6] ~= run or (", "elseif (", []string{"failover"}},
-		{"base", "t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq, true", "t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq + 2, true", []string{"failover"}},
-		{"seqs go on", "t.base, t.changed = fresh, t.epoch, t.seq, true", "t.base, t.seq, t.changed = fresh, t.epoch, 0, 0, true", []string{"failover"}},
+		{"life", "elseif run ~= '' and m[5] ~= run or (", "elseif (", []string{"failover"}},
+		{"base", "local past = {t.epoch .. '-' .. int(t.seq)}", "local past = {t.epoch .. '-' .. int(t.seq + 2)}", []string{"failover"}},
+		{"base of each", "past[#past + 1] = cursor", "past[#past + 1] = string.match(cursor, '%w+') .. '-' .. int(t.seq)", []string{"failover", "failover", "restart"}},
+		{"seqs go on", "t.epoch, t.past, t.changed = fresh,", "t.seq, t.epoch, t.past, t.changed = 0, fresh,", []string{"failover"}},
 		{"above the index", "t.seq = tonumber(top[2]) or 0", "t.seq = 0", []string{"evict"}},
 		{"floor of the unknown", "prev = t.floor", "prev = 0", []string{"evict", "long"}},
 		{"floor without index", "if t.floor < t.seq and call('EXISTS', INDEX) == 0 then", "if false then", []string{"evict"}},
@@ -81,7 +82,7 @@ func TestRulesOfScriptsAreNeeded(t *testing.T) {
 		{"touch", "elseif t.changed then\n  return 'touch'", "elseif false then\n  return 'touch'", nil},
 		{"no replica is read", "if t.replica then", "if false then", []string{"demote", "demote", "demote", "demote", "client", "back", "back"}},
 		{"an old primary's word", "or (known_age and", "or (false and", []string{"split", "split"}},
-		{"… that forgot all", "t.epoch ~= known_epoch and not (t.prev_epoch == known_epoch and known_seq <= t.base)", "t.prev_epoch == known_epoch and known_seq > t.base", []string{"split", "split"}},
+		{"… that forgot all", "t.epoch ~= known_epoch and ended(t.past, known_epoch) < known_seq", "t.epoch ~= known_epoch and ended(t.past, known_epoch) >= 0 and ended(t.past, known_epoch) < known_seq", []string{"split", "split"}},
 		{"publish", "call('SPUBLISH', t.channel, record)", "", nil},
 	} {
 		t.Run(r.name, func(t *testing.T) {

@@ -58,7 +58,7 @@ sentinel failover-timeout main 5000
 	}, 30*time.Second, 50*time.Millisecond)
 	rec.AwaitEvent(t, "t", next[0])
 	v := look(t, l, "t", hub.Query{Known: old[2], Topics: []hub.TopicQuery{{Topic: "a"}}})
-	require.Equal(t, hub.View{Epoch: next[0].Epoch, PrevEpoch: old[0].Epoch, Base: 3, Head: 4, Topics: v.Topics}, v)
+	require.Equal(t, hub.View{Epoch: next[0].Epoch, Past: old[2:], Head: 4, Topics: v.Topics}, v)
 	require.Equal(t, []uint64{1, 3, 4}, seqs(v.Topics[0]))
 	require.Equal(t, "role:master", admin(t, replica, "INFO", "replication").(string)[15:26])
 	requireWhole(t, rec.Calls("t"))

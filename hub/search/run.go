@@ -122,7 +122,7 @@ func newRun(s Schedule, of Subject) *run {
 		opts.Moves = "{" + acme + "}"
 	}
 	x.redis = redissim.New(opts)
-	x.w.lossless = s.Lossless
+	x.w.lossless, x.w.trims = s.Lossless, s.Retention != keepsAll
 	for range s.Hubs {
 		x.instances = append(x.instances, x.start())
 	}

@@ -68,6 +68,9 @@ func Parse(text string) (Schedule, error) {
 	return s, nil
 }
 
+// keepsAll is a retention that no schedule comes to the end of.
+const keepsAll = ">:1000/24h"
+
 // Schedules makes schedules. A few kinds of trouble at a time find more than all
 // at once: which there are is drawn first, but where only names them. What it
 // names twice comes twice as often.
@@ -77,9 +80,9 @@ func Schedules(only ...string) *rapid.Generator[Schedule] {
 		// of, and wrong for which kinds there are: so these come of a hash.
 		salt := rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "salt")
 		rng := rand.New(rand.NewPCG(binary.LittleEndian.Uint64(salt), 1))
-		s := Schedule{Hubs: 2 + rng.IntN(4)/3, Lossless: rng.IntN(4) == 0, Retention: ">:1000/24h"}
+		s := Schedule{Hubs: 2 + rng.IntN(4)/3, Lossless: rng.IntN(4) == 0, Retention: keepsAll}
 		if !s.Lossless {
-			s.Retention = pick(rng, ">:1000/24h", ">:3/24h", ">:1000/20s", ">:5/90s")
+			s.Retention = pick(rng, keepsAll, ">:3/24h", ">:1000/20s", ">:5/90s")
 		}
 		s.Cut = pick(rng, 0, 0, 1, 2, 5)
 		s.Cluster = rng.IntN(4) == 0

@@ -122,6 +122,7 @@ func (x *run) trim() {
 	topic, keep := pick(x.rng, topics...), x.rng.IntN(3)
 	x.w.step("    %s is trimmed to %d", topic, keep)
 	x.w.mu.Lock()
+	x.w.trims = true
 	all := x.w.byTopic[topic]
 	from := ""
 	if keep > 0 && len(all) >= keep {
@@ -140,6 +141,9 @@ func (x *run) trim() {
 func (x *run) evict() {
 	key := pick(x.rng, "m", "i", "a", "s:"+pick(x.rng, topics...))
 	x.w.step("    %s is evicted", key)
+	x.w.mu.Lock()
+	x.w.trims = true
+	x.w.mu.Unlock()
 	x.redis.Do("del", "pushhub:{"+acme+"}:"+key)
 }
 

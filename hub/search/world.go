@@ -36,7 +36,8 @@ type world struct {
 	books    map[string]*publication // by the type of its event, which nobody else has
 	steps    []line
 	failure  string
-	undone   bool // what was trimmed may be there again
+	undone   bool // what was trimmed may be there again …
+	trims    bool // … if something was
 	lossless bool // nothing is done in this schedule that needs a gap
 
 	published, delivered, superseded         int
@@ -77,8 +78,9 @@ func (w *world) observe(t redissim.Transaction) {
 	defer w.mu.Unlock()
 	if name, ok := t.Hash("pushhub:{"+acme+"}:m", "epoch"); ok {
 		if _, known := w.epochs[name]; !known {
-			text, _ := t.Hash("pushhub:{"+acme+"}:m", "base")
-			base, _ := strconv.ParseUint(text, 10, 64)
+			text, _ := t.Hash("pushhub:{"+acme+"}:m", "seq")
+			seq, _ := strconv.ParseUint(text, 10, 64)
+			base := seq - uint64(len(t.Messages)) // the script that begins it may append, too
 			w.epochs[name] = epoch{base, w.before(t.Line)}
 			w.note("    epoch %s begins at %d", name, base)
 		}

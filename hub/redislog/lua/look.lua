@@ -2,9 +2,9 @@
 -- ARGV: the cursor known to have been reached (epoch, seq), the seq after which
 -- the index is wanted or '', the bytes of events that may be answered, then for
 -- each topic its name, after, to (0: the head), limit, newest and age (ms).
--- Gives 'touch' where a new epoch is due; else epoch, prev_epoch, base, seq,
--- floor, the index as one list of topic, seq, …, and for each topic
--- {seq of its newest, 1 if there is more, record, …}.
+-- Gives 'touch' where a new epoch is due; else epoch, past (see life), seq, floor,
+-- the index as one list of topic, seq, …, and for each topic {seq of its
+-- newest, 1 if there is more, record, …}.
 
 local t = life('', ARGV[1], tonumber(ARGV[2]))
 if t.replica then
@@ -86,4 +86,4 @@ for a = 4, #ARGV - 1, 6 do
   topics[#topics + 1] = out
 end
 
-return {t.epoch, t.prev_epoch, int(t.base), int(t.seq), int(t.floor), index, topics}
+return {t.epoch, t.past, int(t.seq), int(t.floor), index, topics}

@@ -20,6 +20,28 @@ local function at(record)
   return tonumber((string.match(record, '^1\t[^\t]+\t%d+\t(%d+)\t')))
 end
 
+-- ended gives the seq at which an epoch before ended (see life), -1 if it is not known.
+local function ended(past, epoch)
+  for name, seq in string.gmatch(past, '(%w+)-(%d+)') do
+    if name == epoch then
+      return tonumber(seq)
+    end
+  end
+  return -1
+end
+
+-- begin gives the tenant an epoch of another name. The one before joins the past, of
+-- which eight are kept.
+local function begin(t, fresh)
+  local past = {t.epoch .. '-' .. int(t.seq)}
+  for cursor in string.gmatch(t.past, '%S+') do
+    if #past < 8 then
+      past[#past + 1] = cursor
+    end
+  end
+  t.epoch, t.past, t.changed = fresh, table.concat(past, ' '), true
+end
+
 -- life reads the meta and says in which epoch this call takes place. It writes
 -- nothing; t.changed says that commit has to.
 --
@@ -33,30 +55,32 @@ end
 -- with it, to callers that have not heard: also after the new epoch has been
 -- announced, and in an epoch of its own if it was restarted. Who was told of a cursor
 -- gives how long ago that was, in known_age (ms): what came after this epoch had begun,
--- and is neither in it nor up to the base in the one before, needs another.
+-- and is neither in it nor in one before up to its end, needs another.
+--
+-- t.past has the epochs before, newest first, as cursors with spaces between them: each
+-- with the seq at which it ended.
 local function life(fresh, known_epoch, known_seq, known_age)
   local info = pcall('INFO', 'replication')
   local run = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or ''
-  local m = call('HMGET', META, 'epoch', 'prev_epoch', 'base', 'seq', 'floor', 'run', 'expires', 'born')
+  local m = call('HMGET', META, 'epoch', 'past', 'seq', 'floor', 'run', 'expires', 'born')
   local time = call('TIME')
   local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  local born = tonumber(m[8]) or now
+  local born = tonumber(m[7]) or now
   local t = {
-    epoch = m[1], prev_epoch = m[2] or '',
-    base = tonumber(m[3]), seq = tonumber(m[4]), floor = tonumber(m[5]),
+    epoch = m[1], past = m[2] or '', seq = tonumber(m[3]), floor = tonumber(m[4]),
     replica = type(info) == 'string' and string.find(info, 'role:slave', 1, true),
-    expires = tonumber(m[7]) or 0, run = run ~= '' and run or m[6] or '', now = now,
+    expires = tonumber(m[6]) or 0, run = run ~= '' and run or m[5] or '', now = now,
   }
-  if not (t.epoch and t.base and t.seq and t.floor) then
+  if not (t.epoch and t.seq and t.floor) then
     -- The meta is gone or never was. Seqs begin above what the index knows: were
     -- they to begin below, streams that are still there would refuse them.
     local top = call('ZREVRANGE', INDEX, 0, 0, 'WITHSCORES')
     t.seq = tonumber(top[2]) or 0
-    t.epoch, t.prev_epoch, t.base, t.floor, t.changed = fresh, '', t.seq, t.seq, true
-  elseif run ~= '' and m[6] ~= run or (t.epoch == known_epoch and known_seq > t.seq)
-    or (known_age and t.epoch ~= known_epoch and not (t.prev_epoch == known_epoch and known_seq <= t.base)
+    t.epoch, t.past, t.floor, t.changed = fresh, '', t.seq, true
+  elseif run ~= '' and m[5] ~= run or (t.epoch == known_epoch and known_seq > t.seq)
+    or (known_age and t.epoch ~= known_epoch and ended(t.past, known_epoch) < known_seq
       and (known_age <= t.now - born or t.now < born)) then -- the latter: the clock was set back
-    t.epoch, t.prev_epoch, t.base, t.changed = fresh, t.epoch, t.seq, true
+    begin(t, fresh)
   end
   t.born = t.changed and now or born
   if t.floor < t.seq and call('EXISTS', INDEX) == 0 then
@@ -101,8 +125,8 @@ local function commit(t, n, keep)
     t.expires, t.renew = t.now + keep * 1.25, true
   end
   if t.changed or t.renew then
-    call('HSET', META, 'epoch', t.epoch, 'prev_epoch', t.prev_epoch, 'base', int(t.base),
-      'seq', int(t.seq + n), 'floor', int(t.floor), 'run', t.run, 'expires', int(t.expires), 'born', int(t.born))
+    call('HSET', META, 'epoch', t.epoch, 'past', t.past, 'seq', int(t.seq + n), 'floor', int(t.floor),
+      'run', t.run, 'expires', int(t.expires), 'born', int(t.born))
   else
     call('HSET', META, 'seq', int(t.seq + n), 'floor', int(t.floor))
   end
