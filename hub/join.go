@@ -80,7 +80,7 @@ func (s *Session) replay(wants []Want) *replay {
 func (s *Session) atOnce(a *arrival) bool {
 	t := s.t
 	s.queue(a, a.r.rebase(t.epoch, t.past, t.pos))
-	if !a.r.settled(t.reach(a.r)) || a.r.at > t.pos {
+	if !a.r.settled(t.reach(a.r)) || a.r.had() > t.pos {
 		return false
 	}
 	events := t.ring.after(a.r.at)
@@ -170,8 +170,8 @@ func (s *Session) advance(a *arrival) ([]step, next) {
 	if !r.settled(t.reach(r)) {
 		return nil, read
 	}
-	if r.at > t.pos && !t.h.off.has(ruleMeet) {
-		t.met(s.work.ctx, t.gen, View{Epoch: t.epoch, Head: r.at})
+	if had := r.had(); had > t.pos && !t.h.off.has(ruleMeet) {
+		t.met(s.work.ctx, t.gen, View{Epoch: t.epoch, Head: had})
 		return nil, goOn
 	}
 	var events []*protocol.Event

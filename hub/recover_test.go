@@ -180,6 +180,28 @@ func TestLateChannelIsWaitedFor(t *testing.T) {
 	})
 }
 
+// Nor is one that is behind joined with a client who has more of one topic, whatever it
+// brought for another.
+func TestClientIsAheadOfTheChannel(t *testing.T) {
+	onPipe(t, func(t *testing.T, h *hub.Hub, p *pipe) {
+		stays := h.Open("acme", newSink()) // from now on the ring has everything
+		defer stays.Close()
+		synctest.Wait()
+		p.change(func() { p.held = true })
+		last := publish(t, h, "a", "b", "a")
+		forged := protocol.Cursor{Epoch: last.Epoch, Seq: 99}
+		s := newSink()
+		session := h.Open("acme", s)
+		defer session.Close()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: "a", Since: forged}, {Pattern: "b", Since: last}}, 9))
+		time.Sleep(300 * time.Millisecond)
+		require.Equal(t, []string{gapLine("a", forged.String(), protocol.GapEpoch)}, s.until(t, 1))
+		p.change(func() { p.held = false })
+		lines, _ := s.caughtUp(t)
+		require.Equal(t, []string{"kept a 1", "kept a 3"}, lines[1:])
+	})
+}
+
 // Nothing crosses from one tenant to another.
 func TestTenantsApart(t *testing.T) {
 	h, _ := open(t, hub.DefaultRetention)

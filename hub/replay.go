@@ -157,6 +157,16 @@ func (r *replay) settled(lo uint64) bool {
 	return true
 }
 
+// had gives the greatest seq up to which the client has all of some part: what is live
+// below it would come again.
+func (r *replay) had() uint64 {
+	had := r.at
+	for _, p := range r.parts {
+		had = max(had, p.from)
+	}
+	return had
+}
+
 // piece reads on from at. It gives what is to be sent next, also with an error,
 // after which it can be called again.
 func (r *replay) piece() ([]step, error) {
