@@ -195,6 +195,37 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
+// A client that resets its connection in the midst of the end is not waited for.
+func TestResetWhileItEnds(t *testing.T) {
+	for name, begin := range map[string]func(l *link){
+		"after bye":             func(l *link) { l.conn.Close(protocol.Drain); l.hears(closed(protocol.Drain)) },
+		"after its close frame": func(l *link) { l.say(frame(0x88, "\x03\xe8")); l.hears("\x88\x02\x03\xe8") },
+		"after a breach":        func(l *link) { l.say([]byte("\x81\x01x")); l.hears(closed(1002)) },
+		"with a full socket":    func(l *link) { l.clog(0) },
+		"bye in a full socket":  func(l *link) { l.clog(0); l.conn.Close(protocol.Drain) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBothPaths(t, func(t *testing.T, l *link) {
+				ended := make(chan struct{}, 2)
+				l.open(small, func(o *setup) {
+					o.Encoding, o.MaxMessage = protocol.WebSocket, 100
+					o.bye = func(code protocol.CloseCode, _ protocol.Cursor) []byte { return protocol.AppendCloseFrame(nil, code) }
+					o.ended = func() { ended <- struct{}{} }
+				})
+				begin(l)
+				require.NoError(t, l.far.(*net.TCPConn).SetLinger(0))
+				began := time.Now()
+				require.NoError(t, l.far.Close())
+				<-l.conn.Done()
+				<-ended
+				require.Less(t, time.Since(began), 4*time.Second, "who does not reset is waited for for five")
+				require.Empty(t, ended)
+				require.Zero(t, l.conn.Waiting())
+			})
+		})
+	}
+}
+
 // A connection that is aborted while a message is handled ends for the client at once.
 func TestAbortWhileHandling(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, l *link) {
