@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -207,7 +208,7 @@ func TestServeWithoutItsRedis(t *testing.T) {
 // told of after some seconds, and so is that it is well again.
 func TestHealthOfUselessRedis(t *testing.T) {
 	t.Parallel()
-	server := logtest.StartRedis(t)
+	server := logtest.StartRedis(t, "--enable-debug-command", "yes", "--loading-process-events-interval-bytes", "1024")
 	c, url := startServe(t, map[string]string{"REDIS_URL": server.URL()})
 	is := func(status, state string) {
 		eventually(t, status, func() bool {
@@ -221,11 +222,28 @@ func TestHealthOfUselessRedis(t *testing.T) {
 	is("degraded", "disconnected")
 	server.Continue()
 	is("healthy", "connected")
-	admin := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	admin := redis.NewClient(&redis.Options{Addr: server.Addr(), ReadTimeout: time.Minute})
 	t.Cleanup(func() { _ = admin.Close() })
-	require.NoError(t, admin.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	say := func(args ...any) { require.NoError(t, admin.Do(t.Context(), args...).Err(), args) }
+
+	say("CONFIG", "SET", "maxmemory", 1)
 	is("degraded", "connected")
-	require.NoError(t, admin.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	say("CONFIG", "SET", "maxmemory", 0)
+	is("healthy", "connected")
+
+	say("REPLICAOF", "127.0.0.1", 1) // READONLY
+	is("degraded", "connected")
+	say("REPLICAOF", "NO", "ONE")
+	is("healthy", "connected")
+
+	for n := range 200 {
+		say("SET", fmt.Sprint("key", n), strings.Repeat("x", 1000))
+	}
+	say("CONFIG", "SET", "key-load-delay", 60_000) // µs
+	loaded := make(chan error, 1)
+	go func() { loaded <- admin.Do(context.Background(), "DEBUG", "RELOAD").Err() }() // LOADING
+	is("degraded", "connected")
+	require.NoError(t, <-loaded)
 	is("healthy", "connected")
 	c.stop()
 	require.Zero(t, c.wait())
