@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -328,5 +329,30 @@ func TestJudgeStep(t *testing.T) {
 		r := Result{Rate: 399, Latency: Latency{P99: 99}, CPU: 7}
 		spoil(&r)
 		require.Equal(t, Step{Published: 10, Delivered: r.Rate, P99: r.Latency.P99, CPU: 7, Held: why == "", Why: why}, judgeStep(&r, plan, 100*time.Millisecond))
+	}
+}
+
+// Many clients connect from many addresses, for one has ports for 28,000 only.
+func TestSources(t *testing.T) {
+	for i, want := range map[int][4]byte{
+		0: {127, 0, 0, 1}, perSource - 1: {127, 0, 0, 1}, perSource: {127, 0, 0, 2}, 254 * perSource: {127, 0, 0, 255},
+		255 * perSource: {127, 0, 1, 0}, 256 * perSource: {127, 0, 1, 1},
+	} {
+		require.Equal(t, want, source(i), i)
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	for _, i := range []int32{0, perSource} {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(t, err)
+		defer unix.Close(fd)
+		c := &client{fd: int32(fd), index: i}
+		require.NoError(t, new(Swarm).dial(c, netip.MustParseAddrPort(l.Addr().String())))
+		conn, err := l.Accept()
+		require.NoError(t, err)
+		defer conn.Close()
+		from := source(int(i))
+		require.Equal(t, net.IP(from[:]).String(), conn.RemoteAddr().(*net.TCPAddr).IP.String())
 	}
 }

@@ -16,10 +16,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/loadtest"
+	"github.com/pushhub/pushhub/loadtest/port"
 )
 
 // TestMain makes this program a yardstick when it is started as one.
@@ -170,6 +172,40 @@ func TestLossFails(t *testing.T) {
 	require.NoError(t, os.WriteFile(peer, []byte(`{"name": "leaky", "sse": {"path": "/stream"}, "publish": {"method": "POST", "path": "/publish", "body": "{data}"}}`), 0o600))
 	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms")
 	require.Equal(t, []string{"leaky: 5 events lost silently"}, report.Failures)
+}
+
+// A server that runs already is measured as one that was started, and raw messages come
+// by way of the Redis that they share.
+func TestServerThatRuns(t *testing.T) {
+	t.Parallel()
+	bin := hub(t)
+	with, err := loadtest.StartHub(t.Context(), loadtest.Start{Binary: bin, Redis: true, Core: -1})
+	require.NoError(t, err)
+	t.Cleanup(with.Stop)
+	held, err := port.Hold()
+	require.NoError(t, err)
+	t.Cleanup(held.Release)
+	secret := loadtest.NewSecret()
+	cmd := exec.Command(bin, "serve")
+	cmd.Env = append(os.Environ(), "HOST=127.0.0.1", fmt.Sprint("PORT=", held.Number), "JWT_SECRET="+secret, "REDIS_URL="+with.Redis, "LOG_LEVEL=warn")
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	url := fmt.Sprint("http://127.0.0.1:", held.Number)
+	require.Eventually(t, func() bool {
+		res, err := http.Get(url + "/health")
+		return err == nil && res.Body.Close() == nil && res.StatusCode == http.StatusOK
+	}, 30*time.Second, 20*time.Millisecond)
+
+	r := command(t, 0, "broadcast", "--url", url, "--secret", secret, "--redis", with.Redis, "--raw", "--pid", fmt.Sprint(cmd.Process.Pid),
+		"--clients", "20", "--sse", "0.5", "--rate", "50", "--warmup", "100ms", "--duration", "1200ms").Rounds[0][0]
+	require.Positive(t, r.Counts.Delivered)
+	require.Positive(t, r.CPU)
+	require.Positive(t, r.Resident)
+	require.Zero(t, r.Counts.Faults())
+	require.Empty(t, r.Errors)
 }
 
 func TestWrongUse(t *testing.T) {
