@@ -5,9 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -107,31 +107,22 @@ func (p *Process) Rollup() (int64, error) {
 	return 0, errors.New("smaps_rollup has no Rss")
 }
 
-// Unsent is the bytes that wait in the kernel on the server's side of all
-// connections to an address on this machine, without what the kernel needs to
-// hold them.
-func Unsent(addr string) (total int64, err error) {
-	server, err := netip.ParseAddrPort(addr)
+// TCPMemory is what the kernel holds for all TCP connections of this machine, both
+// ends, with what it needs to hold it: bytes that were not sent, not acknowledged, or
+// not read.
+func TCPMemory() (int64, error) {
+	b, err := os.ReadFile("/proc/net/sockstat")
 	if err != nil {
 		return 0, err
 	}
-	want := fmt.Sprintf(":%04X", server.Port())
-	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		f, err := os.Open(file)
-		if err != nil {
-			continue // no IPv6
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if at := slices.Index(fields, "mem"); len(fields) > 0 && fields[0] == "TCP:" && at > 0 && at+1 < len(fields) {
+			pages, err := strconv.ParseInt(fields[at+1], 10, 64)
+			return pages * int64(os.Getpagesize()), err
 		}
-		for lines := bufio.NewScanner(f); lines.Scan(); {
-			fields := strings.Fields(lines.Text())
-			if len(fields) > 4 && strings.HasSuffix(fields[1], want) {
-				text, _, _ := strings.Cut(fields[4], ":")
-				n, _ := strconv.ParseInt(text, 16, 64)
-				total += n
-			}
-		}
-		_ = f.Close()
 	}
-	return total, nil
+	return 0, errors.New("/proc/net/sockstat does not say what TCP holds")
 }
 
 // machineCPU is what all cores have done since the machine started, to 10 ms.

@@ -65,8 +65,8 @@ const bufferSpace = 1 << 20
 // Slow streams to all for half of the interval; then a share of the clients stops
 // reading. The latencies are those of the others: before, while the kernel's buffers
 // to those who stalled fill up, for the first half of the stall, and after. Hoard is the
-// most that the server's resident memory and the kernel's queues to its clients
-// grew, for each reader that stalled. In the end those read again, and whoever was
+// most that the server's resident memory and what the kernel holds, at both ends,
+// grew for each reader that stalled. In the end those read again, and whoever was
 // disconnected resumes: they are owed everything too. Closed counts who had not stalled.
 func Slow(share float64) Scenario {
 	return func(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Result, error) {
@@ -114,10 +114,11 @@ func Slow(share float64) Scenario {
 	}
 }
 
-// held is the memory that the server and the kernel hold for its clients.
+// held is the memory of the server, and what the kernel holds for connections: also
+// at the clients' ends, which is not the server's.
 func (r *run) held() (int64, error) {
-	unsent, err := Unsent(r.target.Addr)
-	return unsent + r.usage().Resident, err
+	kernel, err := TCPMemory()
+	return kernel + r.usage().Resident, err
 }
 
 // Soak streams while each second a share of the clients leaves and resumes. Slope
