@@ -34,7 +34,7 @@ func TestTorture(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &a))
 	require.GreaterOrEqual(t, a.Faults, 6)
-	for what, n := range map[string]int{"published": a.Published, "delivered": a.Delivered, "gaps": a.Gaps, "drops": a.Drops, "recoveries": a.Recovery.Count} {
+	for what, n := range map[string]int{"published": a.Published, "delivered": a.Delivered, "gaps": a.Gaps, "drops": a.Drops, "recoveries": a.Recovery.Count, "conflated": a.Conflated} {
 		require.Positive(t, n, what)
 	}
 
@@ -42,6 +42,7 @@ func TestTorture(t *testing.T) {
 	require.Zero(t, runWith(t, &out, &said, "verify", past), "%s", &out)
 	b, err = os.ReadFile(past)
 	require.NoError(t, err)
+	require.Contains(t, string(b), "slow_consumer", "who is slow was cut off, and came back")
 	lines := strings.SplitAfter(string(b), "\n")
 	newest := 0 // of a topic that reader 1 got; what the log had lost may have come again after it
 	of := func(line string) (n int) {
@@ -64,8 +65,8 @@ func TestTorture(t *testing.T) {
 func TestTortureReplicated(t *testing.T) {
 	t.Parallel()
 	for redis, faults := range map[string]string{
-		torture.Sentinel: "primary-kill,redis-cut,kill-ingester,redis-unreachable",
-		torture.Cluster:  "cluster-kill,slot-move,kill,redis-hold",
+		torture.Sentinel: "primary-behind,redis-cut,kill-ingester,redis-one-way",
+		torture.Cluster:  "cluster-behind,slot-move,kill,redis-hold",
 	} {
 		t.Run(redis, func(t *testing.T) {
 			t.Parallel()

@@ -24,8 +24,8 @@ import (
 //   - Before that nothing is owed, and what came may come again.
 //   - What was published before a gap because of an epoch was told may come again
 //     after it.
-//   - No gap is told before a fault that may have cost Redis its life, nor when readers
-//     had long got over that.
+//   - No gap is told before a fault that may have cost Redis its life, or Redis was seen
+//     to have another, nor when readers had long got over that.
 //   - A gap because of an epoch may come after later events of the topic for what was
 //     acknowledged while two servers took themselves for the primary, see late.
 //   - Ids rise on a connection as long as the epoch is the same, and stand for one
@@ -57,7 +57,9 @@ type checker struct {
 	ids      map[string]event  // <tenant>/<id> → what it stands for
 	at       time.Duration
 	faults   []fault
-	epochs   int            // of them: until the last that may have cost Redis its life
+	epochs   int           // of them: until the last that may have cost Redis its life
+	life     time.Duration // when Redis was seen to have another; 0: it was not
+	doubts   []doubt
 	told     map[string]int // problems, by kind
 	lost     []loss         // as it seemed when the next event came
 	recovery []time.Duration
@@ -162,10 +164,7 @@ func (c *checker) take(r Record) error {
 		c.got(who, r)
 	case Gap:
 		c.account.Gaps++
-		if c.epochs == 0 || who.sound != 0 && c.at-who.sound > gotOver {
-			c.account.Needless++
-			c.problem("needless", "%s was told of a gap (%s, %s), and nothing was lost", who, r.Topic, r.Why)
-		}
+		c.doubt(who, r)
 		if r.Why == "epoch" {
 			who.epoch, who.seq = "", 0
 		}
@@ -196,10 +195,12 @@ func (c *checker) take(r Record) error {
 		c.faults = append(c.faults, fault{Record: r, from: c.at})
 		if r.Epoch {
 			c.epochs = len(c.faults)
-			for _, who := range c.readers {
-				who.sound = 0
-			}
+			c.shaken()
 		}
+	case Life:
+		c.life = c.at
+		c.shaken()
+		c.doubts = slices.DeleteFunc(c.doubts, func(d doubt) bool { return c.at-d.at < unseen })
 	case Wrong:
 		c.account.Wrong++
 		c.problem("wrong", "%s", r.Why)
@@ -280,10 +281,8 @@ func (c *checker) got(who *reader, r Record) {
 		c.problem("disorder", "%s got the id %s after %d", who, r.ID, who.seq)
 	}
 	who.epoch, who.seq = epoch, seq
-	if who.sound == 0 && c.epochs > 0 {
-		if f := c.faults[c.epochs-1]; f.to != 0 && c.at-f.to > gotOver {
-			who.sound = c.at
-		}
+	if who.sound == 0 && c.gotOver() {
+		who.sound = c.at
 	}
 
 	p := c.place(who, t)
@@ -379,6 +378,10 @@ func (c *checker) end() {
 		if l.place.passed[l.n] == &c.account.Lost {
 			c.problem("lost", "%s", l.words)
 		}
+	}
+	for _, d := range c.doubts {
+		c.account.Needless++
+		c.problem("needless", "%s", d.words)
 	}
 	a := c.account
 	a.Seconds, a.Readers = c.at.Seconds(), len(c.readers)

@@ -134,17 +134,22 @@ func TestCheck(t *testing.T) {
 func TestCheckNeedless(t *testing.T) {
 	t.Parallel()
 	lossy, quiet := []Record{{Kind: Fault, Epoch: true}, {Kind: Healed}}, []Record{{Kind: Fault}, {Kind: Healed}}
+	by := []Record{{Kind: Life}} // itself
 	for name, c := range map[string]struct {
 		fault []Record
 		pause [2]time.Duration // after it, and after an event
 		want  int
 	}{
-		"nothing was lost":     {quiet, [2]time.Duration{}, 1},
-		"it may have been":     {lossy, [2]time.Duration{0, 50 * time.Second}, 0},
-		"while it lasts":       {lossy[:1], [2]time.Duration{time.Minute, time.Minute}, 0},
-		"late":                 {lossy, [2]time.Duration{40 * time.Second, 20 * time.Second}, 0},
-		"it is long past":      {lossy, [2]time.Duration{40 * time.Second, 40 * time.Second}, 1},
-		"and may be once more": {slices.Concat(lossy, quiet, lossy), [2]time.Duration{0, 50 * time.Second}, 0},
+		"nothing was lost":           {quiet, [2]time.Duration{}, 1},
+		"it may have been":           {lossy, [2]time.Duration{0, 50 * time.Second}, 0},
+		"while it lasts":             {lossy[:1], [2]time.Duration{time.Minute, time.Minute}, 0},
+		"late":                       {lossy, [2]time.Duration{40 * time.Second, 20 * time.Second}, 0},
+		"it is long past":            {lossy, [2]time.Duration{40 * time.Second, 40 * time.Second}, 1},
+		"of itself":                  {by, [2]time.Duration{0, 50 * time.Second}, 0},
+		"of itself, and long past":   {by, [2]time.Duration{40 * time.Second, 40 * time.Second}, 1},
+		"of itself, after a fault":   {slices.Concat(lossy, by), [2]time.Duration{40 * time.Second, 40 * time.Second}, 1},
+		"of itself, while one lasts": {slices.Concat(lossy[:1], by), [2]time.Duration{time.Minute, time.Minute}, 0},
+		"and may be once more":       {slices.Concat(lossy, quiet, lossy), [2]time.Duration{0, 50 * time.Second}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -157,6 +162,17 @@ func TestCheckNeedless(t *testing.T) {
 			require.Equal(t, c.want, a.Needless)
 			require.Equal(t, c.want > 0, a.Failed(), a.Problems)
 		})
+	}
+}
+
+// A gap may come a moment before it is seen why.
+func TestCheckLifeIsSeenLate(t *testing.T) {
+	t.Parallel()
+	for pause, want := range map[time.Duration]int{3 * time.Second: 0, 10 * time.Second: 1} {
+		s := new(story).tell(Record{Kind: Topic, Topic: "t/a"}, Record{Kind: Reader, Reader: 1, Tenant: "t", Topics: []string{"a"}},
+			Record{Kind: Open, Reader: 1}, Record{Kind: Subscribed, Reader: 1, ID: "e-0"}, gap("a", "epoch"))
+		s.at += pause
+		require.Equal(t, want, s.tell(Record{Kind: Life}).check(t).Needless, pause)
 	}
 }
 

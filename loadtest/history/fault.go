@@ -1,6 +1,7 @@
 package history
 
 import (
+	"fmt"
 	"slices"
 	"time"
 )
@@ -15,6 +16,8 @@ const (
 	// gotOver is how long after a fault that may have cost Redis its life a reader may be
 	// told of a gap, and once more after it has got something then.
 	gotOver = 30 * time.Second
+	// unseen is for how long nobody may have seen that Redis has another life.
+	unseen = 5 * time.Second
 	// held is how long a raw message may wait for who takes it in.
 	held = 10 * time.Second
 	// catchUp is how long a fault may have readers behind after it.
@@ -52,4 +55,37 @@ func (c *checker) late(t *topic, p *place) {
 			p.passed[n] = &c.account.Late
 		}
 	}
+}
+
+// doubt is a gap for which there seems to be no reason.
+type doubt struct {
+	at    time.Duration
+	words string
+}
+
+// doubt notes a gap that no life of Redis was the reason for, as far as it is known.
+func (c *checker) doubt(who *reader, r Record) {
+	if c.epochs == 0 && c.life == 0 || who.sound != 0 && c.at-who.sound > gotOver {
+		c.doubts = append(c.doubts, doubt{c.at, fmt.Sprintf("%s was told of a gap (%s, %s) at %v, and nothing was lost", who, r.Topic, r.Why, c.at)})
+	}
+}
+
+// shaken: from now on gaps are right.
+func (c *checker) shaken() {
+	for _, who := range c.readers {
+		who.sound = 0
+	}
+}
+
+// gotOver says whether it is long past that Redis may have got another life.
+func (c *checker) gotOver() bool {
+	since := c.life
+	if c.epochs > 0 {
+		f := c.faults[c.epochs-1]
+		if f.to == 0 {
+			return false
+		}
+		since = max(since, f.to)
+	}
+	return since > 0 && c.at-since > gotOver
 }

@@ -30,6 +30,7 @@ const (
 	GaveUp     = "gave up"    // was answered what an EventSource never comes back from: Reader, Why
 	Fault      = "fault"      // was injected: Why, Two, Epoch, Behind
 	Healed     = "healed"     // was taken back: Why
+	Life       = "life"       // Redis has another primary, or that another life, and had a moment before: Why
 	Wrong      = "wrong"      // the bench itself saw what must not be: Why
 )
 

@@ -60,7 +60,11 @@ var faults = []fault{
 		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
 	}},
 	{name: "net-hold", help: "nothing passes between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 1, 8), func(x *weather) { x.hold = true })
+		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 1, 8), func(x *weather) { x.hold = bothWays })
+	}},
+	{name: "net-one-way", help: "the same of one direction", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+		lost := pick(rng, []way{toServer, toClient})
+		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 1, 12), func(x *weather) { x.hold = lost })
 	}},
 
 	{name: "redis-cut", steady: true, help: "an instance's connections to Redis, or to one server of it, are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
@@ -79,7 +83,11 @@ var faults = []fault{
 		})
 	}},
 	{name: "redis-hold", help: "nothing passes between an instance and Redis, or one server of it: the same", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.cutOff(ctx, rng, 10, func(off links, is bool) { off.set(func(x *weather) { x.hold = is }) })
+		return w.cutOff(ctx, rng, 10, func(off links, is bool) { off.set(func(x *weather) { x.hold = only(is, bothWays) }) })
+	}},
+	{name: "redis-one-way", help: "the same of one direction", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+		lost := pick(rng, []way{toServer, toClient})
+		return w.cutOff(ctx, rng, 10, func(off links, is bool) { off.set(func(x *weather) { x.hold = only(is, lost) }) })
 	}},
 	{name: "deaf", help: "what Redis publishes does not reach an instance, on connections that live", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.undisturbed(ctx, func() error {
@@ -156,17 +164,7 @@ var faults = []fault{
 		return w.failover(ctx, func(old *node) error { old.kill(); return nil }, func(old *node) error { return old.up(ctx) })
 	}},
 	{name: "primary-behind", only: Sentinel, two: true, help: "the same when the replicas are behind", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.failover(ctx, func(old *node) error {
-			for _, n := range w.db.nodes {
-				if n != old {
-					n.signal(syscall.SIGSTOP)
-					defer n.signal(syscall.SIGCONT)
-				}
-			}
-			err := pause(ctx, time.Duration(100+rng.IntN(700))*time.Millisecond)
-			old.kill()
-			return err
-		}, func(old *node) error { return old.up(ctx) })
+		return w.failover(ctx, func(old *node) error { return w.killAhead(ctx, rng, old) }, func(old *node) error { return old.up(ctx) })
 	}},
 	{name: "primary-stop", only: Sentinel, two: true, help: "SIGSTOP of the primary; it comes back and takes itself for one", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
 		return w.failover(ctx, func(old *node) error { old.signal(syscall.SIGSTOP); return nil },
@@ -185,28 +183,14 @@ var faults = []fault{
 		return w.together(ctx)
 	}},
 	{name: "cluster-kill", only: Cluster, two: true, help: "SIGKILL of a primary", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		old := pick(rng, w.db.primaries(ctx))
-		before := len(w.db.primaries(ctx))
-		old.kill()
-		err := await(ctx, "a replica takes over", func() bool { return len(w.db.primaries(ctx)) >= before })
-		if err != nil {
-			return err
-		}
-		if err := old.up(ctx); err != nil {
-			return err
-		}
-		return w.together(ctx)
+		return w.replaced(ctx, pick(rng, tenantKeys("pushhub:ingest")), func(old *node) error { old.kill(); return nil }, func(old *node) error { return old.up(ctx) })
+	}},
+	{name: "cluster-behind", only: Cluster, two: true, help: "the same when its replica is behind", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+		return w.replaced(ctx, pick(rng, tenantKeys()), func(old *node) error { return w.killAhead(ctx, rng, old) }, func(old *node) error { return old.up(ctx) })
 	}},
 	{name: "cluster-stop", only: Cluster, two: true, help: "SIGSTOP of a primary; it comes back and takes itself for one", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		old := pick(rng, w.db.primaries(ctx))
-		before := len(w.db.primaries(ctx))
-		old.signal(syscall.SIGSTOP)
-		err := await(ctx, "a replica takes over", func() bool { return len(w.db.primaries(ctx)) >= before })
-		old.signal(syscall.SIGCONT)
-		if err != nil {
-			return err
-		}
-		return w.together(ctx)
+		return w.replaced(ctx, pick(rng, tenantKeys("pushhub:ingest")), func(old *node) error { old.signal(syscall.SIGSTOP); return nil },
+			func(old *node) error { old.signal(syscall.SIGCONT); return nil })
 	}},
-	{name: "slot-move", only: Cluster, help: "the slot of a tenant moves to another primary", do: moveSlot},
+	{name: "slot-move", only: Cluster, epoch: true, help: "the slot of a tenant moves to another primary", do: moveSlot},
 }

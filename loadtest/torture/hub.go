@@ -26,10 +26,10 @@ type hub struct {
 }
 
 // The settings of every instance. Retention is long, so that what is missing is
-// not excused by age.
+// not excused by age; few events may wait for a client, so that slow ones are cut off.
 var hubSettings = []string{
 	"HOST=127.0.0.1", "LOG_LEVEL=warn", "LOG_FORMAT=json", "REDIS_HOST=", "REDIS_SENTINEL_MASTER=",
-	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=6", "RETENTION=>:100000/1h",
+	"HEARTBEAT_SECONDS=3", "PONG_SECONDS=6", "RETENTION=>:100000/1h", "OUTBOX_EVENTS=64",
 }
 
 func newHub(name string, c *Config, secret string, db *database, free *ports) (*hub, error) {

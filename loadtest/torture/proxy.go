@@ -30,8 +30,25 @@ type weather struct {
 	refuse bool          // connections are reset at once
 	delay  time.Duration // each way
 	deaf   string        // what Redis publishes on a channel that contains it is swallowed
-	hold   bool          // nothing goes through, either way, and nobody is told
+	hold   way           // what goes that way waits, and nobody is told
 	ended  bool          // the connection was reset here
+}
+
+// way is a direction through a proxy.
+type way uint8
+
+const (
+	toServer way = 1 << iota
+	toClient
+	bothWays = toServer | toClient
+)
+
+// only gives a direction, or none.
+func only(is bool, w way) way {
+	if is {
+		return w
+	}
+	return 0
 }
 
 // pair is one connection through a proxy.
@@ -90,12 +107,12 @@ func (p *proxy) serve(client *net.TCPConn) {
 		return
 	}
 	var both sync.WaitGroup
-	both.Go(func() { c.pass(c.server, c.client, nil) })
+	both.Go(func() { c.pass(toServer, nil) })
 	var r *replies
 	if p.ports != nil {
 		r = &replies{in: bufio.NewReaderSize(c.server, 64<<10), ports: p.ports}
 	}
-	both.Go(func() { c.pass(c.client, c.server, r) })
+	both.Go(func() { c.pass(toClient, r) })
 	both.Wait()
 	p.mu.Lock()
 	delete(p.conns, c)
@@ -141,7 +158,7 @@ func (p *proxy) vanish() (n int) {
 			c.reset()
 			continue
 		}
-		c.set(func(w *weather) { w.hold = true })
+		c.set(func(w *weather) { w.hold = bothWays })
 		reset(c.client)
 		n++
 	}
@@ -176,7 +193,11 @@ func (c *pair) now() (weather, <-chan struct{}) {
 
 // pass passes bytes on one way until one side ends; those of a Redis reply by
 // reply.
-func (c *pair) pass(to, from *net.TCPConn, r *replies) {
+func (c *pair) pass(way way, r *replies) {
+	from, to := c.client, c.server
+	if way == toClient {
+		from, to = to, from
+	}
 	buffer := make([]byte, 64<<10)
 	// Neither Redis nor TCP leaves something out and goes on. The hub finds such a hole
 	// in what the log publishes, by its seqs; what is raw has none, and there a
@@ -209,7 +230,7 @@ func (c *pair) pass(to, from *net.TCPConn, r *replies) {
 		if w.delay > 0 {
 			time.Sleep(w.delay)
 		}
-		for ; w.hold && !w.ended; w, changed = c.now() {
+		for ; w.hold&way != 0 && !w.ended; w, changed = c.now() {
 			<-changed
 		}
 		if len(b) > 0 && !w.ended {

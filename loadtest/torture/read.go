@@ -74,7 +74,11 @@ func (r *reader) run(ctx context.Context) {
 		if r.ws {
 			read = r.socket
 		}
-		err := read(ctx, h.front.addr())
+		addr := h.front.addr()
+		if r.slow { // the network would read in its place, megabytes
+			addr = h.addr
+		}
+		err := read(ctx, addr)
 		r.setUp(false)
 		if ctx.Err() != nil {
 			return

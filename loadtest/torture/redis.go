@@ -216,6 +216,43 @@ func (d *database) primaries(ctx context.Context) []*node {
 	return slices.DeleteFunc(slices.Clone(d.nodes), func(n *node) bool { return n.info(ctx)["role"] != "master" })
 }
 
+// holder gives the slot of a key, the primary that has it, and another, of a Cluster.
+func (d *database) holder(ctx context.Context, key string) (slot int, has, other *node, err error) {
+	n, err := d.nodes[0].client.ClusterKeySlot(ctx, key).Result()
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	slot = int(n)
+	for _, n := range d.primaries(ctx) {
+		if keys, err := n.client.ClusterCountKeysInSlot(ctx, slot).Result(); err == nil && keys > 0 {
+			has = n
+		} else {
+			other = n
+		}
+	}
+	if has == nil || other == nil {
+		return 0, nil, nil, fmt.Errorf("slot %d is nowhere", slot)
+	}
+	return slot, has, other, nil
+}
+
+// lives gives the lives of the primaries. Several goroutines may call it.
+func (d *database) lives(ctx context.Context) map[string]bool {
+	all := map[string]bool{}
+	for _, n := range d.primaries(ctx) {
+		all[n.info(ctx)["master_replid"]] = true
+	}
+	delete(all, "") // one that does not answer
+	return all
+}
+
+// replicasOf gives the servers that follow a primary.
+func (d *database) replicasOf(ctx context.Context, primary *node) []*node {
+	return slices.DeleteFunc(slices.Clone(d.nodes), func(n *node) bool {
+		return n.info(ctx)["master_port"] != strconv.Itoa(primary.port)
+	})
+}
+
 func (d *database) stop() {
 	if d.raw != nil {
 		_ = d.raw.Close()

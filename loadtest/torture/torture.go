@@ -184,6 +184,8 @@ func (w *world) torture(ctx context.Context, faults []fault) error {
 	for _, r := range w.readers {
 		readers.Go(func() { r.run(reading) })
 	}
+	lives := w.db.lives(ctx)
+	readers.Go(func() { w.watchLives(reading, lives) })
 	if err := w.awaitReaders(ctx, "at the start"); err != nil {
 		return err
 	}
@@ -215,13 +217,24 @@ func (w *world) torture(ctx context.Context, faults []fault) error {
 	return w.settle(ctx)
 }
 
+// watchLives notes each new life of a primary: a busy machine may have replicas take
+// over without a fault.
+func (w *world) watchLives(ctx context.Context, lives map[string]bool) {
+	for pause(ctx, 200*time.Millisecond) == nil {
+		for life := range w.db.lives(ctx) {
+			if !lives[life] {
+				lives[life] = true
+				w.history.Add(history.Record{Kind: history.Life, Why: life})
+			}
+		}
+	}
+}
+
 // inject lets a fault come and go.
 func (w *world) inject(ctx context.Context, f fault, rng *rand.Rand) error {
 	// In a Cluster nobody knows who heard a message that came by another node.
 	unheard := f.only == Cluster || f.name == "cut-pubsub" && w.db.kind == Cluster
-	// With replicas a busy machine may have them fail over by themselves.
-	epoch := f.epoch || w.db.kind != Standalone
-	at := w.history.Add(history.Record{Kind: history.Fault, Why: f.name, Two: f.two, Epoch: epoch, Behind: !f.steady})
+	at := w.history.Add(history.Record{Kind: history.Fault, Why: f.name, Two: f.two, Epoch: f.epoch || f.two, Behind: !f.steady})
 	w.say("%7.1f s  %s", at.Seconds(), f.name)
 	if unheard {
 		w.shaky.Store(true)

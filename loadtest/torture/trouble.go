@@ -2,12 +2,14 @@ package torture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -48,7 +50,7 @@ func (w *world) weather(ctx context.Context, l links, d time.Duration, change fu
 	var next weather
 	change(&next)
 	l.set(func(x *weather) { x.delay, x.hold, x.deaf = next.delay, next.hold, next.deaf })
-	defer l.set(func(x *weather) { x.delay, x.hold, x.deaf = 0, false, "" })
+	defer l.set(func(x *weather) { x.delay, x.hold, x.deaf = 0, 0, "" })
 	return pause(ctx, d)
 }
 
@@ -363,6 +365,48 @@ func (w *world) failover(ctx context.Context, breakIt, mend func(*node) error) e
 	return await(ctx, "the others follow the new primary", func() bool { return w.db.inStep(ctx, 1) })
 }
 
+// replaced is the same in a Cluster, of the primary that has a key.
+func (w *world) replaced(ctx context.Context, key string, breakIt, mend func(*node) error) error {
+	primaries := w.db.primaries(ctx)
+	_, old, _, err := w.db.holder(ctx, key)
+	if err != nil {
+		return err
+	}
+	err = breakIt(old)
+	if err == nil {
+		err = await(ctx, "a replica takes over", func() bool { return len(w.db.primaries(ctx)) >= len(primaries) })
+	}
+	if err := errors.Join(err, mend(old)); err != nil {
+		return err
+	}
+	return w.together(ctx)
+}
+
+// killAhead kills a primary that has acknowledged what its replicas do not have.
+func (w *world) killAhead(ctx context.Context, rng *rand.Rand, old *node) error {
+	for _, n := range w.db.replicasOf(ctx, old) {
+		n.signal(syscall.SIGSTOP)
+		defer n.signal(syscall.SIGCONT)
+	}
+	defer old.kill()
+	// What is in their sockets they will have read. Until then they have no others.
+	if err := old.do(ctx, "CLIENT", "KILL", "TYPE", "replica"); err != nil {
+		return err
+	}
+	offset := func() int {
+		n, _ := strconv.Atoi(old.info(ctx)["master_repl_offset"])
+		return n
+	}
+	from, until := offset(), time.Now().Add(time.Duration(rng.IntN(700))*time.Millisecond)
+	ahead := 0
+	err := await(ctx, "the primary is ahead", func() bool {
+		ahead = offset() - from
+		return ahead > 0 && time.Now().After(until)
+	})
+	w.say("           %s is %d bytes ahead of its replicas", old.name, ahead)
+	return err
+}
+
 // together waits until a Cluster is whole again.
 func (w *world) together(ctx context.Context) error {
 	return await(ctx, "the Cluster is whole", func() bool {
@@ -370,24 +414,20 @@ func (w *world) together(ctx context.Context) error {
 	})
 }
 
+// tenantKeys gives a key of each tenant, and what else is kept.
+func tenantKeys(more ...string) []string {
+	for _, t := range tenants {
+		more = append(more, "pushhub:{"+t+"}:m")
+	}
+	return more
+}
+
 // moveSlot moves the slot of a tenant as redis-cli does: keys first, in portions,
 // while events are published.
 func moveSlot(ctx context.Context, w *world, rng *rand.Rand) error {
-	key := "pushhub:{" + pick(rng, tenants) + "}:m"
-	slot, err := w.db.nodes[0].client.ClusterKeySlot(ctx, key).Result()
+	slot, from, to, err := w.db.holder(ctx, pick(rng, tenantKeys()))
 	if err != nil {
 		return err
-	}
-	var from, to *node
-	for _, n := range w.db.primaries(ctx) {
-		if keys, err := n.client.ClusterCountKeysInSlot(ctx, int(slot)).Result(); err == nil && keys > 0 {
-			from = n
-		} else {
-			to = n
-		}
-	}
-	if from == nil || to == nil {
-		return fmt.Errorf("slot %d is nowhere", slot)
 	}
 	source, _ := from.client.Do(ctx, "CLUSTER", "MYID").Text()
 	target, _ := to.client.Do(ctx, "CLUSTER", "MYID").Text()
@@ -398,13 +438,13 @@ func moveSlot(ctx context.Context, w *world, rng *rand.Rand) error {
 		return err
 	}
 	// While it lasts nothing is published to the tenant; that of each dedupe is a key.
-	all, err := from.client.ClusterCountKeysInSlot(ctx, int(slot)).Result()
+	all, err := from.client.ClusterCountKeysInSlot(ctx, slot).Result()
 	if err != nil {
 		return err
 	}
 	portion := max(5, int(all)/200)
 	for {
-		keys, err := from.client.ClusterGetKeysInSlot(ctx, int(slot), portion).Result()
+		keys, err := from.client.ClusterGetKeysInSlot(ctx, slot, portion).Result()
 		if err != nil {
 			return err
 		}
