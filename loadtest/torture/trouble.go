@@ -389,7 +389,7 @@ func (w *world) killAhead(ctx context.Context, rng *rand.Rand, old *node) error 
 		defer n.signal(syscall.SIGCONT)
 	}
 	defer old.kill()
-	// What is in their sockets they will have read. Until then they have no others.
+	// What has come into their sockets they read when they go on: nothing more must.
 	if err := old.do(ctx, "CLIENT", "KILL", "TYPE", "replica"); err != nil {
 		return err
 	}
