@@ -17,6 +17,7 @@ func (c *client) event(e hub.Entry, m note) {
 	n := c.w.numbers[e.Event.Cursor]
 	topic := e.Event.Topic
 	c.w.delivered++
+	c.passed = slices.DeleteFunc(c.passed, func(p int) bool { return p == n }) // it came after all
 	c.w.note("    %s gets %s live %v id %v", c.name, c.w.name(n), e.Live(), e.Cursor != nil)
 	if !slices.ContainsFunc(c.subs, func(s *subscription) bool { return s.created <= m.calls && c.matches(s.pattern, topic) }) {
 		c.w.failf("%s did not want %s", c.name, c.w.name(n))
