@@ -101,7 +101,7 @@ func (r *replay) rebase(epoch string, past []protocol.Cursor, pos uint64) []step
 			p.from = since.Seq
 			r.proved = r.proved && since.Seq <= pos
 		default:
-			p.from = still(past, since)
+			p.from = min(still(past, since), pos)
 			if !r.off.has(ruleEpoch) {
 				p.told, p.broken = pos, true
 				steps = append(steps, gapOf(p, since, protocol.GapEpoch))

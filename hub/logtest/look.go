@@ -246,6 +246,16 @@ func testKnownAhead(t *testing.T, a, b hub.Log) {
 	require.Equal(t, hub.View{
 		Epoch: again.Epoch, Past: []protocol.Cursor{cursors[0], old[2]}, Head: 4, Index: again.Index, Topics: again.Topics,
 	}, again)
+
+	// And again: so many are known.
+	past := again.Past
+	for range hub.MaxPast {
+		past = append([]protocol.Cursor{{Epoch: again.Epoch, Seq: again.Head}}, past...)
+		publish(t, b, tenant, on("a", 6))
+		past[0].Seq++
+		again = look(t, b, tenant, hub.Query{Known: protocol.Cursor{Epoch: again.Epoch, Seq: 1000}})
+		require.Equal(t, past[:min(len(past), hub.MaxPast)], again.Past)
+	}
 }
 
 // testKnownAheadRace has many say the same at once: one new epoch is enough.
