@@ -174,10 +174,21 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	return nil
 }
 
-// settle waits until everybody has everything, or a while, and takes stock.
+// settle waits until everybody has everything, or a while, and takes stock. Who had
+// stalled reads only now that it was disconnected, and comes back.
 func (r *run) settle(ctx context.Context, published []uint64) {
 	deadline := now() + int64(settleTime)
-	for now() < deadline && r.swarm.Snapshot(published).Behind > 0 {
+	for now() < deadline {
+		snap := r.swarm.Snapshot(published)
+		if snap.Tardy > 0 {
+			r.result.Closed += snap.Closed - snap.Tardy // the others come back, too
+			if err := r.reconnect(ctx); err != nil {
+				r.say("%s: %v", r.target.Name, err)
+				break
+			}
+		} else if snap.Behind == 0 {
+			break
+		}
 		if !sleepUntil(ctx, now()+int64(20*time.Millisecond)) {
 			break
 		}

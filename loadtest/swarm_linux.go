@@ -234,6 +234,7 @@ type Snapshot struct {
 	At     int64 // ns
 	Ready  int
 	Closed int // by the server
+	Tardy  int // of those: who had stalled
 	Counts Counts
 	Behind int // ready clients that do not have the newest event of each topic
 }
@@ -244,6 +245,9 @@ func (s *Swarm) Snapshot(published []uint64) (snap Snapshot) {
 		snap = Snapshot{At: now(), Ready: s.states[ready], Closed: s.states[closed], Counts: s.ledger.counts}
 		for i := range s.clients {
 			c := &s.clients[i]
+			if c.tardy && c.state == closed {
+				snap.Tardy++
+			}
 			if published == nil || c.state != ready || c.stalled {
 				continue
 			}
