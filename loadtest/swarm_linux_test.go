@@ -356,3 +356,39 @@ func TestSources(t *testing.T) {
 		require.Equal(t, net.IP(from[:]).String(), conn.RemoteAddr().(*net.TCPAddr).IP.String())
 	}
 }
+
+// Who has stalled may read only when all is over that it was disconnected. It comes back,
+// and gets what it is owed.
+func TestTardyClientsComeBack(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	first := &fake{messages: []string{fakeReady, event(1, 0)}, requests: make(chan string, 1)}
+	second := &fake{messages: []string{fakeReady, event(2, 0)}, requests: make(chan string, 1)}
+	hangUp := make(chan struct{})
+	go func() {
+		for _, f := range []*fake{first, second} {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			f.serve(t, conn)
+			if f == first {
+				<-hangUp
+				_, _ = conn.Write(appendFrame(nil, opClose, []byte("\x11\x3dslow_consumer"), false))
+			}
+		}
+	}()
+	s := testSwarm(t, &fake{listener: l}, 1, 0)
+	s.KeepCursors()
+	require.NoError(t, s.Connect(t.Context()))
+	await(t, s, func(snap Snapshot) bool { return snap.Counts.Delivered == 1 })
+	require.Equal(t, 1, s.Stall(1))
+	s.Stall(0)
+	close(hangUp)
+	r := &run{target: &Target{Name: "fake"}, swarm: s, say: func(string, ...any) {}, result: Result{Errors: map[string]int{}}}
+	r.settle(t.Context(), []uint64{2})
+	require.Equal(t, Counts{Delivered: 2}, r.result.Counts)
+	require.Zero(t, r.result.Closed)
+	require.Equal(t, map[string]int{"closed 4413 slow_consumer": 1}, r.result.Errors)
+}

@@ -318,10 +318,10 @@ func closeAll(list []Publisher) {
 	}
 }
 
-// metric reads one value without labels from the server's /metrics; 0 where there
-// is none. A yardstick has none, and would answer with an endless stream.
+// metric reads one value without labels from the hub's /metrics; 0 where there is
+// none. Others may answer with an endless stream.
 func (t *Target) metric(name string) float64 {
-	if t.orders != nil {
+	if t.Peer.Name != Pushhub().Name {
 		return 0
 	}
 	client := http.Client{Timeout: 5 * time.Second}

@@ -120,8 +120,8 @@ func TestScenarios(t *testing.T) {
 	})
 	t.Run("thresholds", func(t *testing.T) {
 		t.Parallel()
-		report := command(t, 1, append(small("broadcast"), "--rate", "50", "--floor", "--max-p99", "1ns", "--max-cpu-ratio", "0.0001", "--min-rate", "1e9")...)
-		require.Len(t, report.Failures, 3)
+		report := command(t, 1, append(small("broadcast"), "--rate", "50", "--floor", "--max-p99", "1ns", "--max-cpu-ratio", "0.0001", "--min-rate", "1e9", "--max-allocs", "0.0001")...)
+		require.Len(t, report.Failures, 4)
 	})
 }
 
@@ -170,8 +170,8 @@ func leaky(t *testing.T) string {
 func TestLossFails(t *testing.T) {
 	peer := filepath.Join(t.TempDir(), "peer.json")
 	require.NoError(t, os.WriteFile(peer, []byte(`{"name": "leaky", "sse": {"path": "/stream"}, "publish": {"method": "POST", "path": "/publish", "body": "{data}"}}`), 0o600))
-	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms")
-	require.Equal(t, []string{"leaky: 5 events lost silently"}, report.Failures)
+	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms", "--max-allocs", "1000")
+	require.Equal(t, []string{"leaky: 5 events lost silently", "--max-allocs 1000: it is NaN"}, report.Failures, "what is not known does not hold either")
 }
 
 // A server that runs already is measured as one that was started, and raw messages come

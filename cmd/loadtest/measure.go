@@ -73,13 +73,19 @@ func (j judgement) limits(storm, saturate bool) []loadtest.Limit {
 		}
 		return r.Latency.P99
 	}
+	allocs := func(r *loadtest.Result) float64 {
+		if r.Allocs <= 0 {
+			return math.NaN() // it was not told: to publish takes some
+		}
+		return r.Allocs
+	}
 	bytes := func(r *loadtest.Result) float64 { return max(r.PerClient, r.Hoard) }
 	return []loadtest.Limit{
 		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: p99},
 		{Flag: "max-stall-ratio", Value: j.MaxStall, Of: func(r *loadtest.Result) float64 { return max(p99(r), r.Filling.P99) / r.Before.P99 }},
 		{Flag: "max-cpu", Value: j.MaxCPU, Of: cpu},
 		{Flag: "max-user-cpu", Value: j.MaxUserCPU, Of: func(r *loadtest.Result) float64 { return r.UserCPU }},
-		{Flag: "max-allocs", Value: j.MaxAllocs, Of: func(r *loadtest.Result) float64 { return r.Allocs }},
+		{Flag: "max-allocs", Value: j.MaxAllocs, Of: allocs},
 		{Flag: "max-cpu-ratio", Value: j.MaxCPURatio, Ratio: true, Of: cpu},
 		{Flag: "max-bytes", Value: j.MaxBytes, Of: bytes},
 		{Flag: "max-reads", Value: j.MaxReads, Of: func(r *loadtest.Result) float64 { return r.LogReads }},

@@ -65,7 +65,7 @@ func TestTorture(t *testing.T) {
 func TestTortureReplicated(t *testing.T) {
 	t.Parallel()
 	for redis, faults := range map[string]string{
-		torture.Sentinel: "primary-behind,redis-cut,kill-ingester,redis-one-way",
+		torture.Sentinel: "primary-behind,redis-cut,kill-ingester,redis-unreachable,redis-one-way",
 		torture.Cluster:  "cluster-behind,slot-move,kill,redis-hold",
 	} {
 		t.Run(redis, func(t *testing.T) {
