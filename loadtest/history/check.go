@@ -17,7 +17,7 @@ import (
 //   - An event that was acknowledged, and whose publishing began after the reader
 //     was first subscribed, comes once, in the order of publishing, in the end.
 //   - It may be passed over for a later one of its key if it is not final, and the
-//     reader is slow or had fallen behind by a fault.
+//     reader was behind: a moment before, or now, it got what was published long before.
 //   - It may be passed over under a gap that the reader was told after its
 //     publishing began and before the next event that it gets of the topic. A gap
 //     because of an epoch does not stand for events of the epoch in which that is.
@@ -104,6 +104,7 @@ type reader struct {
 	epoch   string // of the newest id on this connection
 	seq     uint64
 	dropped time.Duration // when the connection ended; 0: it has not, or never was
+	behind  time.Duration // when it last got an event late; 0: it never has
 	sound   time.Duration // when it got an event, long after Redis may have been another; 0: not since then
 	gaveUp  bool
 }
@@ -306,6 +307,9 @@ func (c *checker) got(who *reader, r Record) {
 		}
 		return
 	}
+	if c.at-t.events[r.N-1].began >= tardy {
+		who.behind = c.at
+	}
 	c.pass(who, t, p, r.N-1, epoch, t.keyed)
 	p.last = r.N
 	if pub := t.events[r.N-1]; !who.slow && pub.began >= who.since && who.since != 0 {
@@ -328,7 +332,7 @@ func (c *checker) pass(who *reader, t *topic, p *place, to int, epoch string, ke
 		switch {
 		case expired >= pub.began || epochs >= pub.began && (own == "" || own != epoch):
 			count = &c.account.Announced
-		case keyed && !pub.final && (who.slow || slices.ContainsFunc(c.faults, func(f fault) bool { return f.Behind && f.during(pub.began, c.at, catchUp) })):
+		case keyed && !pub.final && who.behind != 0 && c.at-who.behind < catchUp:
 			count = &c.account.Conflated
 		default:
 			c.lost = append(c.lost, loss{p, n, fmt.Sprintf("%s never got %s %d (id %q, published at %v), nor a gap; after %d it has had %d in epoch %q by %v",

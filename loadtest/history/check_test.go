@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// story is a history that is told line by line, a millisecond each.
+// story is a history that is told line by line, a millisecond each; a record's time
+// comes on top.
 type story struct {
 	b  bytes.Buffer
 	at time.Duration
@@ -19,7 +20,7 @@ type story struct {
 
 func (s *story) tell(records ...Record) *story {
 	for _, r := range records {
-		s.at += time.Millisecond
+		s.at += time.Millisecond + time.Duration(r.At)
 		r.At = int64(s.at)
 		b, _ := json.Marshal(r)
 		s.b.Write(append(b, '\n'))
@@ -67,7 +68,13 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	final := published("t/jobs.1", 2, "e-2")
 	final[0].Final = true
-	behind := Record{Kind: Fault, Behind: true}
+	late := slices.Clip(append(published("t/a", 1, "e-1"), Record{Kind: Event, Reader: 1, Topic: "t/a", N: 1, ID: "e-1", At: int64(tardy)}))
+	later := append(published("t/jobs.1", 1, "e-2"), published("t/jobs.1", 2, "e-3")...)
+	jobs := func(n int, id string, after time.Duration) Record {
+		e := got("t/jobs.1", n, id)
+		e.At = int64(after)
+		return e
+	}
 	for name, c := range map[string]struct {
 		told []Record
 		want Account // of what is counted but the published
@@ -100,21 +107,23 @@ func TestCheck(t *testing.T) {
 			Account{Delivered: 2, Faults: 2, Gaps: 1, Lost: 1}},
 		"late, with one": {append([]Record{{Kind: Fault, Epoch: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
 			Account{Delivered: 2, Faults: 1, Gaps: 1, Lost: 1}},
-		"conflated":             {append([]Record{behind}, append(three("t/jobs.1"), got("t/jobs.1", 3, "e-3"))...), Account{Delivered: 1, Faults: 1, Conflated: 2}},
-		"conflated, and quick":  {append(three("t/jobs.1"), got("t/jobs.1", 3, "e-3")), Account{Delivered: 1, Lost: 2}},
-		"the newest of a key":   {append([]Record{behind}, append(three("t/jobs.1"), got("t/jobs.1", 1, "e-1"))...), Account{Delivered: 1, Faults: 1, Conflated: 1, Lost: 1}},
-		"a final one":           {append(append(append([]Record{behind}, published("t/jobs.1", 1, "e-1")...), final...), append(published("t/jobs.1", 3, "e-3"), got("t/jobs.1", 3, "e-3"))...), Account{Delivered: 1, Faults: 1, Conflated: 1, Lost: 1}},
-		"nobody knows":          {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, Account{Unknown: 1}},
-		"unknown, and it came":  {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}, got("t/a", 1, "e-1")}, Account{Unknown: 1, Delivered: 1}},
-		"unknown, and too late": {append([]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, append(published("t/a", 2, "e-2"), got("t/a", 2, "e-2"), Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"))...), Account{Unknown: 1, Delivered: 2, Disorder: 1}},
-		"heard by nobody":       {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unheard, Topic: "t/a", N: 1}}, Account{Unheard: 1}},
-		"never published":       {[]Record{got("t/a", 1, "e-1")}, Account{Delivered: 1, Strange: 1}},
-		"of another tenant":     {append([]Record{{Kind: Topic, Topic: "u/a"}}, append(published("u/a", 1, "e-1"), got("u/a", 1, "e-1"))...), Account{Delivered: 1, Strange: 1}},
-		"of no wish":            {append([]Record{{Kind: Topic, Topic: "t/b"}}, append(published("t/b", 1, "e-1"), got("t/b", 1, "e-1"))...), Account{Delivered: 1, Strange: 1}},
-		"one id, two events":    {append(published("t/a", 1, "e-1"), append(published("t/jobs.1", 1, "e-1"), got("t/a", 1, "e-1"), Record{Kind: Open, Reader: 1}, got("t/jobs.1", 1, "e-1"))...), Account{Delivered: 2, Strange: 3}},
-		"it gives up":           {[]Record{{Kind: GaveUp, Reader: 1}}, Account{GaveUp: 1}},
-		"it does not come back": {[]Record{{Kind: Drop, Reader: 1}}, Account{Drops: 1, Wrong: 1}},
-		"it comes back":         {append(published("t/a", 1, "e-1"), Record{Kind: Drop, Reader: 1}, Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"), Record{Kind: Subscribed, Reader: 1, ID: "e-1"}), Account{Drops: 1, Delivered: 1}},
+		"conflated":                    {append(three("t/jobs.1"), jobs(3, "e-3", tardy)), Account{Delivered: 1, Conflated: 2}},
+		"conflated, and quick":         {append(three("t/jobs.1"), jobs(3, "e-3", tardy/2)), Account{Delivered: 1, Lost: 2}},
+		"behind by another topic":      {append(append(late, later...), jobs(2, "e-3", 0)), Account{Delivered: 2, Conflated: 1}},
+		"behind, and it has caught up": {append(append(append(late, Record{Kind: Fault, At: int64(catchUp)}), later...), jobs(2, "e-3", 0)), Account{Delivered: 2, Faults: 1, Lost: 1}},
+		"the newest of a key":          {append(three("t/jobs.1"), jobs(1, "e-1", tardy)), Account{Delivered: 1, Conflated: 1, Lost: 1}},
+		"a final one":                  {append(append(append(published("t/jobs.1", 1, "e-1"), final...), published("t/jobs.1", 3, "e-3")...), jobs(3, "e-3", tardy)), Account{Delivered: 1, Conflated: 1, Lost: 1}},
+		"nobody knows":                 {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, Account{Unknown: 1}},
+		"unknown, and it came":         {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}, got("t/a", 1, "e-1")}, Account{Unknown: 1, Delivered: 1}},
+		"unknown, and too late":        {append([]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unknown, Topic: "t/a", N: 1}}, append(published("t/a", 2, "e-2"), got("t/a", 2, "e-2"), Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"))...), Account{Unknown: 1, Delivered: 2, Disorder: 1}},
+		"heard by nobody":              {[]Record{{Kind: Publish, Topic: "t/a", N: 1}, {Kind: Unheard, Topic: "t/a", N: 1}}, Account{Unheard: 1}},
+		"never published":              {[]Record{got("t/a", 1, "e-1")}, Account{Delivered: 1, Strange: 1}},
+		"of another tenant":            {append([]Record{{Kind: Topic, Topic: "u/a"}}, append(published("u/a", 1, "e-1"), got("u/a", 1, "e-1"))...), Account{Delivered: 1, Strange: 1}},
+		"of no wish":                   {append([]Record{{Kind: Topic, Topic: "t/b"}}, append(published("t/b", 1, "e-1"), got("t/b", 1, "e-1"))...), Account{Delivered: 1, Strange: 1}},
+		"one id, two events":           {append(published("t/a", 1, "e-1"), append(published("t/jobs.1", 1, "e-1"), got("t/a", 1, "e-1"), Record{Kind: Open, Reader: 1}, got("t/jobs.1", 1, "e-1"))...), Account{Delivered: 2, Strange: 3}},
+		"it gives up":                  {[]Record{{Kind: GaveUp, Reader: 1}}, Account{GaveUp: 1}},
+		"it does not come back":        {[]Record{{Kind: Drop, Reader: 1}}, Account{Drops: 1, Wrong: 1}},
+		"it comes back":                {append(published("t/a", 1, "e-1"), Record{Kind: Drop, Reader: 1}, Record{Kind: Open, Reader: 1}, got("t/a", 1, "e-1"), Record{Kind: Subscribed, Reader: 1, ID: "e-1"}), Account{Drops: 1, Delivered: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -20,8 +20,10 @@ const (
 	unseen = 5 * time.Second
 	// held is how long a raw message may wait for who takes it in.
 	held = 10 * time.Second
-	// catchUp is how long a fault may have readers behind after it.
-	catchUp = 5 * time.Second
+	// tardy is how old an event is that comes late: its reader is behind, whatever made
+	// it so, and is for catchUp from then on.
+	tardy   = 100 * time.Millisecond
+	catchUp = time.Second
 )
 
 // fault is one that was injected.
@@ -31,9 +33,9 @@ type fault struct {
 }
 
 // during says whether something that lasted from one time to another may have met with
-// the fault, or with what it left for some time.
-func (f *fault) during(from, to, after time.Duration) bool {
-	return to >= f.from && (f.to == 0 || from <= f.to+after)
+// the fault.
+func (f *fault) during(from, to time.Duration) bool {
+	return to >= f.from && (f.to == 0 || from <= f.to)
 }
 
 // late: a gap because of an epoch is told after the event that follows what was lost.
@@ -48,7 +50,7 @@ func (c *checker) late(t *topic, p *place) {
 			pub.ended += held
 		}
 		if slices.ContainsFunc(c.faults, func(f fault) bool {
-			return f.Two && f.during(pub.began, pub.ended, 0) && (f.to == 0 || c.at-f.to < twoTime)
+			return f.Two && f.during(pub.began, pub.ended) && (f.to == 0 || c.at-f.to < twoTime)
 		}) {
 			c.account.Lost--
 			c.account.Late++

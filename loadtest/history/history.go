@@ -28,7 +28,7 @@ const (
 	Gap        = "gap"        // was told of a gap: Reader, Topic (as subscribed), Why (its reason)
 	Drop       = "drop"       // its connection ended: Reader, Why
 	GaveUp     = "gave up"    // was answered what an EventSource never comes back from: Reader, Why
-	Fault      = "fault"      // was injected: Why, Two, Epoch, Behind
+	Fault      = "fault"      // was injected: Why, Two, Epoch
 	Healed     = "healed"     // was taken back: Why
 	Life       = "life"       // Redis has another primary, or that another life, and had a moment before: Why
 	Wrong      = "wrong"      // the bench itself saw what must not be: Why
@@ -47,11 +47,10 @@ type Record struct {
 	ID     string   `json:"id,omitempty"`
 	Why    string   `json:"why,omitempty"`
 	Final  bool     `json:"final,omitempty"`
-	Keyed  bool     `json:"keyed,omitempty"`  // the topic's events have one conflation key
-	Slow   bool     `json:"slow,omitempty"`   // the reader stalls now and then
-	Two    bool     `json:"two,omitempty"`    // two servers may take themselves for the primary of Redis
-	Epoch  bool     `json:"epoch,omitempty"`  // Redis may be another than before: gaps are right from then on
-	Behind bool     `json:"behind,omitempty"` // readers may fall behind that are not slow
+	Keyed  bool     `json:"keyed,omitempty"` // the topic's events have one conflation key
+	Slow   bool     `json:"slow,omitempty"`  // the reader stalls now and then
+	Two    bool     `json:"two,omitempty"`   // two servers may take themselves for the primary of Redis
+	Epoch  bool     `json:"epoch,omitempty"` // Redis may be another than before: gaps are right from then on
 }
 
 // A Writer writes a history. Its methods may be called by several goroutines at

@@ -13,14 +13,12 @@ import (
 // what it took away is back; what must hold meanwhile and can be seen at once it
 // judges itself (world.wrong), the rest is in the history.
 type fault struct {
-	name string
-	only string // the kind of Redis that can have it; empty: any
-	two  bool   // for a while two servers take themselves for the primary
-	// What readers may see of it:
-	epoch  bool // gaps, since Redis may be another than before
-	steady bool // nothing piles up, to come at once: who is not slow is never behind
-	help   string
-	do     func(context.Context, *world, *rand.Rand) error
+	name  string
+	only  string // the kind of Redis that can have it; empty: any
+	two   bool   // for a while two servers take themselves for the primary
+	epoch bool   // Redis may be another than before: readers may be told of gaps
+	help  string
+	do    func(context.Context, *world, *rand.Rand) error
 }
 
 // Faults gives the names of those that a kind of Redis can have.
@@ -43,19 +41,19 @@ func Help() string {
 }
 
 var faults = []fault{
-	{name: "kill", steady: true, help: "SIGKILL of an instance, which is started again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
+	{name: "kill", help: "SIGKILL of an instance, which is started again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.restart(ctx, pick(rng, w.hubs), rng)
 	}},
 	{name: "kill-ingester", help: "the same of the instance that ingests: another takes over within 7 s", do: killIngester},
 	{name: "zombie", help: "SIGSTOP of the instance that ingests, for longer than its lease", do: zombie},
-	{name: "roll", steady: true, help: "SIGTERM of each instance in turn: it drains, ends with 0 in time, and is started again", do: roll},
-	{name: "cut-pubsub", steady: true, help: "CLIENT KILL TYPE pubsub, three times: no client is disconnected", do: cutPubSub},
-	{name: "clock", steady: true, help: "the wall clock of an instance jumps, and back: no client is disconnected", do: jump},
-	{name: "net-reset", steady: true, help: "the connections of an instance's clients are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
+	{name: "roll", help: "SIGTERM of each instance in turn: it drains, ends with 0 in time, and is started again", do: roll},
+	{name: "cut-pubsub", help: "CLIENT KILL TYPE pubsub, three times: no client is disconnected", do: cutPubSub},
+	{name: "clock", help: "the wall clock of an instance jumps, and back: no client is disconnected", do: jump},
+	{name: "net-reset", help: "the connections of an instance's clients are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
 		pick(rng, w.hubs).front.reset()
 		return nil
 	}},
-	{name: "net-vanish", steady: true, help: "the WebSockets of an instance are gone, and nobody tells it", do: vanish},
+	{name: "net-vanish", help: "the WebSockets of an instance are gone, and nobody tells it", do: vanish},
 	{name: "net-delay", help: "latency between clients and an instance", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 2, 5), func(x *weather) { x.delay = time.Duration(20+rng.IntN(300)) * time.Millisecond })
 	}},
@@ -67,7 +65,7 @@ var faults = []fault{
 		return w.weather(ctx, links{pick(rng, w.hubs).front}, seconds(rng, 1, 12), func(x *weather) { x.hold = lost })
 	}},
 
-	{name: "redis-cut", steady: true, help: "an instance's connections to Redis, or to one server of it, are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
+	{name: "redis-cut", help: "an instance's connections to Redis, or to one server of it, are reset", do: func(_ context.Context, w *world, rng *rand.Rand) error {
 		pick(rng, w.hubs).back.some(rng).reset()
 		return nil
 	}},

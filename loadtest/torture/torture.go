@@ -234,7 +234,7 @@ func (w *world) watchLives(ctx context.Context, lives map[string]bool) {
 func (w *world) inject(ctx context.Context, f fault, rng *rand.Rand) error {
 	// In a Cluster nobody knows who heard a message that came by another node.
 	unheard := f.only == Cluster || f.name == "cut-pubsub" && w.db.kind == Cluster
-	at := w.history.Add(history.Record{Kind: history.Fault, Why: f.name, Two: f.two, Epoch: f.epoch || f.two, Behind: !f.steady})
+	at := w.history.Add(history.Record{Kind: history.Fault, Why: f.name, Two: f.two, Epoch: f.epoch || f.two})
 	w.say("%7.1f s  %s", at.Seconds(), f.name)
 	if unheard {
 		w.shaky.Store(true)
