@@ -1,9 +1,12 @@
 package transport_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -131,36 +134,53 @@ func TestHeartbeatWithoutPosition(t *testing.T) {
 }
 
 // A client that answers no ping is gone, though its socket is open: it is told,
-// and closed.
+// and closed. So is one of whose frame a byte comes now and then, and never the end.
 func TestNoPong(t *testing.T) {
-	bubble(t, nil, func(t *testing.T, i *instance) {
-		conn, err := i.client().DialContext(t.Context(), "tcp", i.addr)
-		require.NoError(t, err)
-		mute := &raw{t: t, net: conn, in: newReader(conn)}
-		mute.handshake("/api/v1/ws?topics=a&token="+token(t, nil), "HTTP/1.1")
-		mute.accepted()
-		began := time.Now()
-		var got []string
-		for {
-			opcode, payload, err := mute.tryFrame()
-			if err != nil {
-				break
+	for name, says := range map[string]func(write func(string) bool){
+		"mute": func(func(string) bool) {},
+		"a frame that takes its time": func(write func(string) bool) {
+			for b := range bytes.SplitSeq([]byte(maskedFrame(1, strings.Repeat("x", 100))), nil) {
+				if !write(string(b)) {
+					return
+				}
+				time.Sleep(time.Second)
 			}
-			if name, _, found := strings.Cut(strings.TrimPrefix(payload, `{"op":"`), `"`); found {
-				got = append(got, name)
-			} else {
-				got = append(got, fmt.Sprintf("%d %q", opcode, payload))
-			}
-			if opcode == 8 {
-				require.GreaterOrEqual(t, time.Since(began), 25*time.Second)
-				require.LessOrEqual(t, time.Since(began), 30*time.Second)
-			}
-		}
-		require.Equal(t, []string{"welcome", "subscribed", "heartbeat", `9 ""`, "bye", `8 "\x118no_pong"`}, sortPing(got))
-		require.NoError(t, conn.Close())
-		synctest.Wait()
-		require.Contains(t, i.lines.String(), `"reason":"no_pong"`)
-	})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, nil, func(t *testing.T, i *instance) {
+				conn, err := i.client().DialContext(t.Context(), "tcp", i.addr)
+				require.NoError(t, err)
+				mute := &raw{t: t, net: conn, in: newReader(conn)}
+				mute.handshake("/api/v1/ws?topics=a&token="+token(t, nil), "HTTP/1.1")
+				mute.accepted()
+				var saying sync.WaitGroup
+				saying.Go(func() { says(func(b string) bool { _, err := io.WriteString(conn, b); return err == nil }) })
+				began := time.Now()
+				var got []string
+				for {
+					opcode, payload, err := mute.tryFrame()
+					if err != nil {
+						break
+					}
+					if name, _, found := strings.Cut(strings.TrimPrefix(payload, `{"op":"`), `"`); found {
+						got = append(got, name)
+					} else {
+						got = append(got, fmt.Sprintf("%d %q", opcode, payload))
+					}
+					if opcode == 8 {
+						require.GreaterOrEqual(t, time.Since(began), 25*time.Second)
+						require.LessOrEqual(t, time.Since(began), 30*time.Second)
+					}
+				}
+				require.Equal(t, []string{"welcome", "subscribed", "heartbeat", `9 ""`, "bye", `8 "\x118no_pong"`}, sortPing(got))
+				require.NoError(t, conn.Close())
+				saying.Wait()
+				synctest.Wait()
+				require.Contains(t, i.lines.String(), `"reason":"no_pong"`)
+			})
+		})
+	}
 }
 
 // sortPing puts the first ping after the heartbeat that is due with it.

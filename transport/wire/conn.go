@@ -106,7 +106,7 @@ type Conn struct {
 	socket   Socket // fixed
 	in       *input // owned by who reads; nil unless the client is in the midst of something
 	waits    *waits // nil: nobody does
-	heard    tick   // when the client sent something last
+	heard    tick   // when the client sent something whole last
 	progress tick   // when the socket last took something before it was full; without a shard, when a write began
 	lingers  tick   // when an ending connection is aborted; 0: it does not end
 }
@@ -151,7 +151,8 @@ func (c *Conn) Idle() time.Duration {
 	return time.Duration(tick(c.e.now.Load())-c.touched) * turn
 }
 
-// Silent gives for how long the client has said nothing, or up to 100 ms more.
+// Silent gives for how long the client has said nothing that is whole, a control frame or
+// a message, or up to 100 ms more.
 func (c *Conn) Silent() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -130,6 +130,7 @@ func (c *Conn) consume(p []byte, wait bool) bool {
 		if err == errWhole {
 			break
 		}
+		c.hears()
 		if err != nil {
 			c.violated(err)
 			break
@@ -162,20 +163,28 @@ func (c *Conn) consume(p []byte, wait bool) bool {
 	return true
 }
 
-// listens notes that the client is alive, and says whether what it says counts:
-// that of an event stream never does.
+// listens says whether what the client says counts: that of an event stream never
+// does.
 func (c *Conn) listens() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.heard = c.e.clock()
 	return !c.ending && c.opts.Encoding == protocol.WebSocket
 }
 
-// hand gives a message to the peer.
+// hears notes that the client is alive. Bytes of what never gets whole do not say so:
+// such a client answers no ping.
+func (c *Conn) hears() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.heard = c.e.clock()
+}
+
+// hand gives a message to the peer. Meanwhile nobody listens to the client.
 func (c *Conn) hand(frames []byte) {
 	if !c.peer.Message(frames) {
 		c.violated(statusPayload)
 	}
+	c.hears()
 }
 
 // handle is the goroutine of a message, and of what comes after it.
