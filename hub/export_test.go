@@ -176,3 +176,13 @@ func (t *tenant) checkCaches() error {
 
 // Room gives how many entries the outbox has room for, and how many keys it knows.
 func (o *Outbox) Room() (entries, keys int) { return cap(o.queue), len(o.places) }
+
+// Left gives how many entries the outbox still remembers of those that do not wait.
+func (o *Outbox) Left() (n int) {
+	for i, e := range o.queue[:cap(o.queue)] {
+		if (i < o.head || i >= len(o.queue)) && (e.Frame != nil || e.Event != nil || e.Cursor != nil) {
+			n++
+		}
+	}
+	return n
+}

@@ -145,6 +145,7 @@ func TestOutboxAgainstModel(t *testing.T) {
 				require.Equal(t, len(m.queue), box.Len())
 				require.Equal(t, bytes, box.Bytes())
 				require.Equal(t, replaying, box.Replaying())
+				require.Zero(t, box.Left(), "of one client, when another has the outbox")
 			},
 		})
 	})

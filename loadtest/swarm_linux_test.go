@@ -332,6 +332,26 @@ func TestJudgeStep(t *testing.T) {
 	}
 }
 
+// The limit of open files is raised as far as that goes, and where it does not it is
+// said what bounds it.
+func TestRaiseFiles(t *testing.T) { // not beside others: it takes files away from them
+	var before, now unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &before))
+	few := unix.Rlimit{Cur: 200, Max: before.Max}
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &few))
+	require.NoError(t, RaiseFiles(50))
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &now))
+	require.Equal(t, few, now, "it is enough")
+	require.NoError(t, RaiseFiles(1000))
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &now))
+	require.GreaterOrEqual(t, now.Cur, uint64(1100))
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &few))
+	require.EqualError(t, RaiseFiles(1<<40), fmt.Sprintf(
+		"1099511627776 clients need 1099511627876 open files, and this process may open %d: raise the hard limit (ulimit -Hn)", before.Max))
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &now))
+	require.Equal(t, before.Max, now.Cur, "as far as it goes")
+}
+
 // Many clients connect from many addresses, for one has ports for 28,000 only.
 func TestSources(t *testing.T) {
 	for i, want := range map[int][4]byte{

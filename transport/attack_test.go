@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -50,19 +51,31 @@ func TestDataAfterStreamRequest(t *testing.T) {
 
 // Frames that come in one piece with the handshake are obeyed.
 func TestEarlyFrames(t *testing.T) {
-	i := start(t, nil)
-	ws := i.raw(0)
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "GET /api/v1/ws?token=%s HTTP/1.1\r\nHost: hub\r\n", token(t, nil))
-	for n := 0; n < len(upgrade); n += 2 {
-		fmt.Fprintf(&b, "%s: %s\r\n", upgrade[n], upgrade[n+1])
-	}
-	b.WriteString("\r\n" + maskedFrame(1, `{"op":"ping","ref":"1"}`) + maskedFrame(9, "hello") + maskedFrame(1, `{"op":"ping","ref":"2"}`))
-	ws.write(b.String())
-	ws.accepted()
-	for _, want := range []string{"1 ", `1 {"op":"pong","ref":"1"}`, "10 hello", `1 {"op":"pong","ref":"2"}`} {
-		opcode, payload := ws.frame()
-		require.True(t, strings.HasPrefix(fmt.Sprint(opcode, " ", payload), want), "%d %s", opcode, payload)
+	frames := maskedFrame(1, `{"op":"ping","ref":"1"}`) + maskedFrame(9, "hello") + maskedFrame(1, `{"op":"ping","ref":"2"}`)
+	for name, start := range map[string]func(testing.TB, func(*transport.Options)) *instance{"plain": start, "TLS": secure} {
+		i := start(t, nil)
+		for cut := range len(frames) + 1 { // what is behind it comes later
+			ws := i.in(t).raw(0)
+			if trust := i.client().TLSClientConfig; trust != nil {
+				trust.ServerName = "127.0.0.1"
+				ws.net = tls.Client(ws.net, trust)
+				ws.in = newReader(ws.net)
+			}
+			var b bytes.Buffer
+			fmt.Fprintf(&b, "GET /api/v1/ws?token=%s HTTP/1.1\r\nHost: hub\r\n", token(t, nil))
+			for n := 0; n < len(upgrade); n += 2 {
+				fmt.Fprintf(&b, "%s: %s\r\n", upgrade[n], upgrade[n+1])
+			}
+			b.WriteString("\r\n" + frames[:cut])
+			ws.write(b.String())
+			ws.accepted()
+			ws.write(frames[cut:])
+			for _, want := range []string{"1 ", `1 {"op":"pong","ref":"1"}`, "10 hello", `1 {"op":"pong","ref":"2"}`} {
+				opcode, payload := ws.frame()
+				require.True(t, strings.HasPrefix(fmt.Sprint(opcode, " ", payload), want), "%s, %d: %d %s", name, cut, opcode, payload)
+			}
+			require.NoError(t, ws.net.Close())
+		}
 	}
 }
 

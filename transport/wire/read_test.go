@@ -123,6 +123,61 @@ func TestMessagesInTurn(t *testing.T) {
 	})
 }
 
+// One buffer is read into for all connections: what one client sends is nothing to the
+// messages of another, not to one that is handled, waits for that, or is cut.
+func TestBytesOfAnother(t *testing.T) {
+	t.Parallel()
+	e := wire.NewEngine()
+	defer e.Close()
+	handles, turn, got := make(chan string), make(chan struct{}, 1), make(chan string)
+	await := func(what chan string) string {
+		select {
+		case s := <-what:
+			return s
+		case <-time.After(10 * time.Second):
+			t.Fatal("nothing comes")
+			return ""
+		}
+	}
+	_, one := more(t, e, func(o *setup) {
+		o.message = func(frames []byte) bool {
+			handles <- ""
+			<-turn
+			got <- string(frames)
+			return true
+		}
+	})
+	defer one.Close()
+	heard := make(chan string, 1)
+	_, other := more(t, e, func(o *setup) { o.message = func([]byte) bool { heard <- ""; return true } })
+	defer other.Close()
+	shout := func() {
+		for range 10 {
+			_, err := other.Write(text(strings.Repeat("x", 8000)))
+			require.NoError(t, err)
+			await(heard)
+		}
+	}
+	parts := [][]byte{text("handled"), frame(0x01, "in "), frame(0x80, "parts"), text("waits"), text("is cut")}
+	said := bytes.Join(parts, nil)
+	_, err := one.Write(said[:3])
+	require.NoError(t, err)
+	shout()
+	_, err = one.Write(said[3 : len(said)-2])
+	require.NoError(t, err)
+	for n, want := range []string{string(parts[0]), string(parts[1]) + string(parts[2]), string(parts[3]), string(parts[4])} {
+		if n == 3 {
+			shout()
+			_, err := one.Write(said[len(said)-2:])
+			require.NoError(t, err)
+		}
+		await(handles)
+		shout()
+		turn <- struct{}{}
+		require.Equal(t, want, await(got))
+	}
+}
+
 func closed(code protocol.CloseCode) string { return string(protocol.AppendCloseFrame(nil, code)) }
 
 func TestCloseHandshake(t *testing.T) {
