@@ -50,7 +50,8 @@ type debt struct {
 	since time.Time
 }
 
-// within is the time in which an instance that lives has done something about it.
+// within is the time in which an instance that lives, and is connected to no old
+// primary, has done something about it.
 const within = 40 * time.Second
 
 // wants says whether the client subscribes a topic from an event on: it is connected,

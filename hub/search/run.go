@@ -71,6 +71,7 @@ type run struct {
 	sure      []protocol.Publication // was acknowledged; has a dedupe
 	sureTo    time.Time              // when it is forgotten
 	split     bool
+	whole     time.Time // when the last old primary ended
 	publishes sync.WaitGroup
 	sums      Result // of instances that are no more
 }
@@ -192,7 +193,7 @@ func (x *run) all() {
 // is deaf stays so until it is found out.
 func (x *run) settle() {
 	x.w.step("the end: all settles")
-	x.redis.EndSplit()
+	x.endSplit()
 	x.redis.FinishMigration()
 	for _, i := range x.instances {
 		x.redis.Hold(i.name, false)

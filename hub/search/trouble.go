@@ -109,8 +109,11 @@ func (x *run) kill() {
 			x.disconnect(c)
 		}
 	}
-	for _, c := range x.clients { // nobody else knows what it was told
-		maps.DeleteFunc(c.debts, func(_ int, d debt) bool { return d.by == old && time.Since(d.since) < within })
+	apart := x.redis.OnOld(old.name)
+	for _, c := range x.clients { // nobody else knows what it was told, and it has to ask the new primary first
+		maps.DeleteFunc(c.debts, func(_ int, d debt) bool {
+			return d.by == old && (apart || min(time.Since(d.since), time.Since(x.whole)) < within)
+		})
 	}
 	x.redis.Break(old.name, true)
 	x.stop(old)
@@ -161,19 +164,25 @@ func (x *run) failover() {
 func (x *run) splitBrain() {
 	if x.split = !x.split; !x.split {
 		x.w.step("    the split ends")
-		x.redis.EndSplit()
+		x.endSplit()
 		return
 	}
 	lost := x.rng.IntN(4)
 	fate := pick(x.rng, redissim.GoesOn, redissim.GoesOn, redissim.Forgets)
 	x.w.step("    a split, and %d scripts are lost; the old primary %s", lost, fate)
 	x.w.lost()
-	x.redis.EndSplit()
+	x.endSplit()
 	x.w.promoted()
 	for _, i := range x.instances {
 		x.redis.Astray(i.name, x.rng.IntN(2) == 0)
 	}
 	x.redis.Failover(lost, fate)
+}
+
+// endSplit has nobody left who is connected to an old primary that goes on.
+func (x *run) endSplit() {
+	x.redis.EndSplit()
+	x.whole = time.Now()
 }
 
 // demote is a failover after which the old primary is a replica, and keeps its
@@ -186,7 +195,7 @@ func (x *run) demote() {
 	lost := x.rng.IntN(2)
 	x.w.step("    %d scripts are lost", lost)
 	x.w.lost()
-	x.redis.EndSplit()
+	x.endSplit()
 	x.w.promoted()
 	x.redis.Failover(lost, redissim.Demoted)
 }

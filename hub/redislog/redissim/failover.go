@@ -81,11 +81,23 @@ func (r *Redis) EndSplit() {
 	defer r.mu.Unlock()
 	r.forgetful = nil
 	for _, l := range slices.Clone(r.links) {
-		if s := l.server; s != nil && s != r.current && !s.replica && !slices.Contains(r.nodes, s) {
-			r.kill(s)
+		if r.old(l.server) {
+			r.kill(l.server)
 		}
 	}
 	r.gates = slices.DeleteFunc(r.gates, func(g *gate) bool { return g.link.server != r.current && !slices.Contains(r.nodes, g.link.server) })
+}
+
+// old says whether a server takes itself for the primary and is not.
+func (r *Redis) old(s *server) bool {
+	return s != nil && s != r.current && !s.replica && !slices.Contains(r.nodes, s)
+}
+
+// OnOld says whether a client has a connection to an old primary that goes on.
+func (r *Redis) OnOld(client string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.links, func(l *link) bool { return l.client == client && r.old(l.server) })
 }
 
 // kill ends the connections of a server, with all that is held back of them.
