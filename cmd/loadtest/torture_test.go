@@ -21,8 +21,7 @@ import (
 // TestTorture is a short schedule: an instance dies, sleeps and does not hear, Redis
 // restarts, cuts connections and forgets everything. No event is lost in silence, and the history proves it:
 // without one of its deliveries it does not.
-func TestTorture(t *testing.T) {
-	t.Parallel()
+func TestTorture(t *testing.T) { // not beside others: each run has a dozen processes
 	dir := t.TempDir()
 	past, account := filepath.Join(dir, "history"), filepath.Join(dir, "account")
 	var out, said bytes.Buffer
@@ -63,13 +62,11 @@ func TestTorture(t *testing.T) {
 // TestTortureReplicated is the same of a Redis whose primaries fail, and of which an
 // instance loses a part.
 func TestTortureReplicated(t *testing.T) {
-	t.Parallel()
 	for redis, faults := range map[string]string{
 		torture.Sentinel: "primary-behind,redis-cut,kill-ingester,redis-unreachable,redis-one-way",
 		torture.Cluster:  "cluster-behind,slot-move,kill,redis-hold",
 	} {
 		t.Run(redis, func(t *testing.T) {
-			t.Parallel()
 			var out, said bytes.Buffer
 			got := runWith(t, &out, &said, "torture", "--server", hub(t), "--redis", redis, "--readers", "40", "--duration", "10s", "--seed", "1", "--faults", faults)
 			require.Zero(t, got, "%s%s", &said, &out)
