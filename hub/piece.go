@@ -54,7 +54,7 @@ func (r *replay) findNewest() error {
 func (r *replay) fetch() ([]step, error) {
 	active, next := r.active()
 	end, limit := r.to, pieceEvents
-	if r.to == 0 {
+	if !r.known {
 		end = math.MaxUint64
 	}
 	if len(active) > fewTopics {
@@ -74,8 +74,8 @@ func (r *replay) fetch() ([]step, error) {
 		if err != nil {
 			return steps, err
 		}
-		if r.to == 0 { // exact topics only: this Look says where the round ends
-			r.to = v.Head
+		if !r.known { // exact topics only: this Look says where the round ends
+			r.to, r.known = v.Head, true
 			frontier = min(frontier, v.Head)
 		}
 		for i, topic := range chunk {
@@ -89,12 +89,12 @@ func (r *replay) fetch() ([]step, error) {
 			events = append(events, tv.Events...)
 		}
 	}
-	if r.to == 0 {
+	if !r.known { // every topic is skipped
 		v, err := r.ask(Query{})
 		if err != nil {
 			return nil, err
 		}
-		r.to, frontier = v.Head, v.Head
+		r.to, r.known, frontier = v.Head, true, v.Head
 	}
 	for _, pl := range whole {
 		pl.done = true

@@ -28,7 +28,8 @@ type replay struct {
 	parts  []*part
 	epoch  string // "" before the first rebase
 	at     uint64 // everything up to it was given
-	to     uint64 // end of the round; void unless open
+	to     uint64 // end of the round, where that is known: 0 is the end of an empty log
+	known  bool
 	open   bool
 	proved bool // no cursor is ahead of the log
 	window uint64
@@ -112,7 +113,7 @@ func (r *replay) rebase(epoch string, past []protocol.Cursor, pos uint64) []step
 	if len(r.parts) == 0 {
 		r.at = pos
 	}
-	r.epoch, r.open, r.to = epoch, false, 0
+	r.epoch, r.open, r.known, r.to = epoch, false, false, 0
 	clear(r.topics)
 	return steps
 }
@@ -226,10 +227,7 @@ func (r *replay) begin() ([]step, error) {
 	for _, p := range r.parts {
 		p.newest = 0
 	}
-	r.open, r.to, r.window = true, 0, firstWindow
-	if q.Index {
-		r.to = v.Head
-	}
+	r.open, r.known, r.to, r.window = true, q.Index, v.Head, firstWindow
 	return steps, nil
 }
 

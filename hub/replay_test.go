@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -272,6 +273,79 @@ func TestReplayOverADamagedEvent(t *testing.T) {
 	publish(t, h, "a", "b", "a", "b", "a")
 	lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first}, hub.Want{Pattern: "b", Since: first})
 	require.Equal(t, []string{gapLine("a", first.String(), protocol.GapExpired), "kept a 2", "kept b 3", "kept b 5", "kept a 6"}, lines)
+}
+
+// What a log begins with is not lost to who asks it while it is empty, between
+// whatever reads the first event comes.
+func TestReplayOfAnEmptyLog(t *testing.T) {
+	var topics []hub.Want
+	for i := range 300 {
+		topics = append(topics, hub.Want{Pattern: fmt.Sprintf("t.%d", i), Last: 1})
+	}
+	for name, wants := range map[string][]hub.Want{
+		"topic":                 {{Pattern: "t.0", Last: 1}},
+		"pattern":               {{Pattern: "t.*", Last: 1}},
+		"both":                  {{Pattern: "t.*", Last: 1}, {Pattern: "t.0", Last: 2}},
+		"more than in one read": topics,
+	} {
+		for _, cursor := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, cursor %v", name, cursor), func(t *testing.T) {
+				came := true
+				for after := int64(1); came; after++ {
+					came = firstEventAfterRead(t, after, slices.Clone(wants), cursor)
+				}
+			})
+		}
+	}
+}
+
+// firstEventAfterRead subscribes wants, and beside them one without a cursor, in an empty
+// log, and publishes an event after so many reads; it says whether there were so many. The
+// event has to come, once.
+func firstEventAfterRead(t *testing.T, after int64, wants []hub.Want, cursor bool) (came bool) {
+	var h *hub.Hub
+	var reads atomic.Int64
+	reads.Store(math.MinInt64)
+	h = onSpoiled(t, func(int64, *hub.View) error {
+		if reads.Add(1) == after {
+			publish(t, h, "t.0")
+			came = true
+		}
+		return nil
+	})
+	s := newSink()
+	session := h.Open("acme", s)
+	defer session.Close()
+	require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: "nothing"}}, 1000))
+	_, ids := s.caughtUp(t)
+	reads.Store(0)
+	if cursor {
+		for i := range wants {
+			wants[i].Since, wants[i].Last = ids[0], 0
+		}
+	}
+	require.NoError(t, session.Subscribe("", append(wants, hub.Want{Pattern: "other", Last: 1}), 1000))
+	got := 0
+	for n := 2; ; n++ {
+		line := s.until(t, n)[n-1]
+		if strings.Contains(line, " t.0 1") {
+			got++
+		}
+		if !strings.HasPrefix(line, `{"op":"subscribed"`) {
+			continue
+		}
+		if !came { // all reads are over
+			return false
+		}
+		last := publish(t, h, "t.0") // live: what was to come before it came
+		for n++; !strings.HasSuffix(s.until(t, n)[n-1], fmt.Sprintf(" t.0 %d", last.Seq)); n++ {
+			if strings.Contains(s.until(t, n)[n-1], " t.0 1") {
+				got++
+			}
+		}
+		require.Equal(t, 1, got, "the event after read %d", after)
+		return true
+	}
 }
 
 // A log that fails in between makes a replay late, and nothing else.
