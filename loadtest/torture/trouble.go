@@ -51,7 +51,8 @@ func (w *world) weather(ctx context.Context, l links, d time.Duration, change fu
 }
 
 // alone is for how long an instance may be the only one that has heard a raw message,
-// which it leaves to the one that leads: if it dies meanwhile, the message is lost.
+// which it leaves to the one that leads: if it dies meanwhile, the message is lost, and if
+// it is cut off it brings it in when the others have gone on.
 const alone = 3 * time.Second
 
 // listening waits until all instances hear the raw channels, and have for a while: what
@@ -133,6 +134,9 @@ func killIngester(ctx context.Context, w *world, rng *rand.Rand) error {
 }
 
 func zombie(ctx context.Context, w *world, rng *rand.Rand) error {
+	if err := w.listening(ctx); err != nil {
+		return err
+	}
 	h, err := w.ingester(ctx, nil)
 	if err != nil {
 		return err
@@ -253,6 +257,9 @@ func cutPubSub(ctx context.Context, w *world, _ *rand.Rand) error {
 // cutOff has an instance without Redis, or without one server of it, for two seconds or
 // more. cut does that to links, and undoes it.
 func (w *world) cutOff(ctx context.Context, rng *rand.Rand, longest int, cut func(off links, is bool)) error {
+	if err := w.listening(ctx); err != nil {
+		return err
+	}
 	h := pick(rng, w.hubs)
 	off := h.back.some(rng)
 	cut(off, true)
