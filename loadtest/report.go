@@ -24,8 +24,10 @@ type Report struct {
 	// Rounds has a result for each target, the server first, in the order in which
 	// they ran.
 	Rounds [][]Result `json:"rounds"`
-	// Failures are the broken promises and thresholds, in words; empty is success.
+	// Failures are the broken promises and thresholds, in words; empty is success. Held
+	// are the thresholds that are not among them.
 	Failures []string `json:"failures"`
+	Held     []string `json:"held"`
 }
 
 // Conditions are those that a figure means nothing without.
@@ -80,7 +82,8 @@ func ReadConditions(command []string) Conditions {
 }
 
 // A Limit is a threshold for a figure of the server: the median over the rounds,
-// or the median of its ratios to the yardstick.
+// or the median of its ratios to the yardstick. A figure of 0 was not measured, or
+// NaN; then no threshold holds.
 type Limit struct {
 	Flag  string
 	Value float64 // 0: none
@@ -89,9 +92,9 @@ type Limit struct {
 	Of    func(*Result) float64
 }
 
-// Judge fills in Failures.
+// Judge fills in Failures and Held.
 func (r *Report) Judge(limits []Limit) {
-	r.Failures = []string{}
+	r.Failures, r.Held = []string{}, []string{}
 	for _, round := range r.Rounds {
 		for i := range round {
 			if i == 0 {
@@ -107,8 +110,14 @@ func (r *Report) Judge(limits []Limit) {
 		if l.Ratio {
 			got = r.ratioOf(1, l.Of)
 		}
-		if math.IsNaN(got) || !l.Least && got > l.Value || l.Least && got < l.Value {
-			r.Failures = append(r.Failures, fmt.Sprintf("--%s %g: it is %.4g", l.Flag, l.Value, got))
+		words := fmt.Sprintf("--%s %g: it is %.4g", l.Flag, l.Value, got)
+		switch {
+		case math.IsNaN(got) || got == 0:
+			r.Failures = append(r.Failures, fmt.Sprintf("--%s %g: it was not measured", l.Flag, l.Value))
+		case !l.Least && got > l.Value, l.Least && got < l.Value:
+			r.Failures = append(r.Failures, words)
+		default:
+			r.Held = append(r.Held, words)
 		}
 	}
 }
@@ -230,6 +239,9 @@ func (r *Report) Table(out io.Writer) {
 				}
 			}
 		}
+	}
+	for _, h := range r.Held {
+		fmt.Fprintln(out, "held:", h)
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintln(out, "FAILED:", f)

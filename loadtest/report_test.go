@@ -30,6 +30,8 @@ func TestJudge(t *testing.T) {
 		{"announced", func(r *Result) { r.Counts.Announced, r.Counts.Gaps, r.Counts.Conflated = 5, 1, 4 }, nil, nil},
 		{"too dear", func(*Result) {}, []Limit{{Flag: "max-cpu", Value: 5, Of: cpu}}, []string{"--max-cpu 5: it is 6"}},
 		{"too dear for the floor", func(*Result) {}, []Limit{{Flag: "max-cpu-ratio", Value: 1.4, Ratio: true, Of: cpu}}, []string{"--max-cpu-ratio 1.4: it is 1.5"}},
+		{"not measured", func(r *Result) { r.CPU = 0 }, []Limit{{Flag: "max-cpu", Value: 5, Of: cpu}, {Flag: "max-cpu-ratio", Value: 1.4, Ratio: true, Of: cpu}},
+			[]string{"--max-cpu 5: it was not measured", "--max-cpu-ratio 1.4: it was not measured"}},
 		{"too few", func(*Result) {}, []Limit{{Flag: "min-rate", Value: 101, Least: true, Of: func(r *Result) float64 { return r.Rate }}}, []string{"--min-rate 101: it is 100"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -41,6 +43,7 @@ func TestJudge(t *testing.T) {
 			var out strings.Builder
 			r.Table(&out)
 			require.Equal(t, len(test.want), strings.Count(out.String(), "FAILED:"))
+			require.Equal(t, len(r.Held), strings.Count(out.String(), "held: --max"))
 		})
 	}
 	// A ratio to a yardstick that did not run is no success.

@@ -184,7 +184,6 @@ func (r *run) settle(ctx context.Context, published []uint64) {
 			r.result.Closed += snap.Closed - snap.Tardy // the others come back, too
 			if err := r.reconnect(ctx); err != nil {
 				r.say("%s: %v", r.target.Name, err)
-				break
 			}
 		} else if snap.Behind == 0 {
 			break

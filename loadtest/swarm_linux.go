@@ -290,16 +290,13 @@ func (s *Swarm) Settle(published []uint64) (out Outcome) {
 	s.do(func() {
 		for i := range s.clients {
 			c := &s.clients[i]
-			if c.state == failed {
-				continue
-			}
 			subs := s.subsOf(c)
 			for j := range subs {
 				s.ledger.settle(&subs[j], published[subs[j].topic], c.state == ready && !c.stalled)
 			}
 		}
 		s.latency.flush()
-		out = Outcome{Counts: s.ledger.counts, Closed: s.states[closed], Errors: map[string]int{},
+		out = Outcome{Counts: s.ledger.counts, Closed: s.states[closed] + s.states[failed], Errors: map[string]int{},
 			Latency: s.latency.total, Handshakes: s.latency.handshakes, Series: s.latency.series}
 		maps.Copy(out.Errors, s.errors)
 	})
@@ -309,7 +306,7 @@ func (s *Swarm) Settle(published []uint64) (out Outcome) {
 // Outcome is what a swarm has to say at the end.
 type Outcome struct {
 	Counts              Counts
-	Closed              int                     // clients that the server disconnected
+	Closed              int                     // clients that the server disconnected, or refused when they came back
 	Errors              map[string]int          // why, and how many
 	Latency, Handshakes *hdrhistogram.Histogram // ns
 	Series              []Second

@@ -412,3 +412,35 @@ func TestTardyClientsComeBack(t *testing.T) {
 	require.Zero(t, r.result.Closed)
 	require.Equal(t, map[string]int{"closed 4413 slow_consumer": 1}, r.result.Errors)
 }
+
+// Who is refused when it comes back has lost what it is owed, and the run fails.
+func TestClientThatIsRefusedWhenItComesBack(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	hangUp := make(chan struct{})
+	go func() {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		(&fake{messages: []string{fakeReady, event(1, 0)}, requests: make(chan string, 1)}).serve(t, conn)
+		<-hangUp
+		_, _ = conn.Write(appendFrame(nil, opClose, []byte("\x11\x3dslow_consumer"), false))
+		if conn, err = l.Accept(); err == nil {
+			_, _ = conn.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"))
+		}
+	}()
+	s := testSwarm(t, &fake{listener: l}, 1, 0)
+	s.KeepCursors()
+	require.NoError(t, s.Connect(t.Context()))
+	await(t, s, func(snap Snapshot) bool { return snap.Counts.Delivered == 1 })
+	require.Equal(t, 1, s.Stall(1))
+	s.Stall(0)
+	close(hangUp)
+	r := &run{target: &Target{Name: "fake"}, swarm: s, say: func(string, ...any) {}, result: Result{Errors: map[string]int{}}}
+	r.settle(t.Context(), []uint64{100})
+	require.Equal(t, Counts{Delivered: 1, Cut: 99}, r.result.Counts)
+	require.Equal(t, 1, r.result.Closed)
+	require.NotEmpty(t, r.result.faults())
+}

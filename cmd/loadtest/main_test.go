@@ -170,8 +170,14 @@ func leaky(t *testing.T) string {
 func TestLossFails(t *testing.T) {
 	peer := filepath.Join(t.TempDir(), "peer.json")
 	require.NoError(t, os.WriteFile(peer, []byte(`{"name": "leaky", "sse": {"path": "/stream"}, "publish": {"method": "POST", "path": "/publish", "body": "{data}"}}`), 0o600))
-	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms", "--max-allocs", "1000")
-	require.Equal(t, []string{"leaky: 5 events lost silently", "--max-allocs 1000: it is NaN"}, report.Failures, "what is not known does not hold either")
+	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms", "--floor",
+		"--max-p99", "1h", "--max-allocs", "1000", "--max-cpu", "1e9", "--max-user-cpu", "1e9", "--max-cpu-ratio", "1e9", "--max-bytes", "1e9", "--max-goroutines", "1e9", "--max-reads", "1e9", "--max-stall-ratio", "1e9")
+	require.Equal(t, []string{"leaky: 5 events lost silently",
+		"--max-stall-ratio 1e+09: it was not measured", "--max-cpu 1e+09: it was not measured", "--max-user-cpu 1e+09: it was not measured",
+		"--max-allocs 1000: it was not measured", "--max-cpu-ratio 1e+09: it was not measured", "--max-bytes 1e+09: it was not measured",
+		"--max-reads 1e+09: it was not measured", "--max-goroutines 1e+09: it was not measured",
+	}, report.Failures, "what is not known does not hold")
+	require.Len(t, report.Held, 1)
 }
 
 // A server that runs already is measured as one that was started, and raw messages come

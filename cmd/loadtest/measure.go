@@ -67,25 +67,19 @@ func (j judgement) limits(storm, saturate bool) []loadtest.Limit {
 	if saturate {
 		rate = func(r *loadtest.Result) float64 { return r.Held }
 	}
-	p99 := func(r *loadtest.Result) float64 {
-		if r.Latency.Count == 0 {
-			return math.NaN() // nothing was measured: no threshold holds
+	stall := func(r *loadtest.Result) float64 {
+		if r.Latency.Count == 0 || r.Filling.Count == 0 || r.Before.Count == 0 {
+			return math.NaN()
 		}
-		return r.Latency.P99
-	}
-	allocs := func(r *loadtest.Result) float64 {
-		if r.Allocs <= 0 {
-			return math.NaN() // it was not told: to publish takes some
-		}
-		return r.Allocs
+		return max(r.Latency.P99, r.Filling.P99) / r.Before.P99
 	}
 	bytes := func(r *loadtest.Result) float64 { return max(r.PerClient, r.Hoard) }
 	return []loadtest.Limit{
-		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: p99},
-		{Flag: "max-stall-ratio", Value: j.MaxStall, Of: func(r *loadtest.Result) float64 { return max(p99(r), r.Filling.P99) / r.Before.P99 }},
+		{Flag: "max-p99", Value: float64(j.MaxP99) / 1e6, Of: func(r *loadtest.Result) float64 { return r.Latency.P99 }},
+		{Flag: "max-stall-ratio", Value: j.MaxStall, Of: stall},
 		{Flag: "max-cpu", Value: j.MaxCPU, Of: cpu},
 		{Flag: "max-user-cpu", Value: j.MaxUserCPU, Of: func(r *loadtest.Result) float64 { return r.UserCPU }},
-		{Flag: "max-allocs", Value: j.MaxAllocs, Of: allocs},
+		{Flag: "max-allocs", Value: j.MaxAllocs, Of: func(r *loadtest.Result) float64 { return r.Allocs }},
 		{Flag: "max-cpu-ratio", Value: j.MaxCPURatio, Ratio: true, Of: cpu},
 		{Flag: "max-bytes", Value: j.MaxBytes, Of: bytes},
 		{Flag: "max-reads", Value: j.MaxReads, Of: func(r *loadtest.Result) float64 { return r.LogReads }},
