@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/pushhub/pushhub/protocol"
 	"github.com/pushhub/pushhub/transport/quiet"
 	"github.com/pushhub/pushhub/transport/wire"
 )
@@ -115,6 +117,55 @@ func TestListenIsInherited(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, value, "heartbeats do its work")
 	}))
+}
+
+// A reader that stalls holds what its outbox may, and 64 KiB in the kernel: not the
+// megabytes that it would take.
+func TestStalledReaderIsBounded(t *testing.T) {
+	const bound, kernel, size = 1 << 20, 64 << 10, 8 << 10
+	l, err := wire.Listen(t.Context(), "tcp4", "127.0.0.1:0", time.Minute)
+	require.NoError(t, err)
+	defer l.Close()
+	far, err := net.Dial("tcp4", l.Addr().String())
+	require.NoError(t, err)
+	defer far.Close()
+	near, err := l.Accept()
+	require.NoError(t, err)
+	socket, err := quiet.TCP(near).File() // another descriptor of it
+	require.NoError(t, err)
+	defer socket.Close()
+	raw, err := socket.SyscallConn()
+	require.NoError(t, err)
+	e := wire.NewEngine()
+	defer e.Close()
+	o := options(new(counts))
+	o.MaxBytes = bound
+	var slow atomic.Bool
+	o.bye = func(protocol.CloseCode, protocol.Cursor) []byte { slow.Store(true); return nil }
+	c := e.New(near, quiet.TCP(near), &o.Options, &o, nil)
+	c.Run(nil)
+	defer c.Abort()
+	unacknowledged := func() (n int) {
+		require.NoError(t, raw.Control(func(fd uintptr) {
+			n, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			require.NoError(t, err)
+		}))
+		return n
+	}
+	most := 0
+	for seq := uint64(1); !slow.Load(); seq++ {
+		require.Less(t, seq, uint64(10_000), "the reader is never found to be too slow")
+		if waits := c.Waiting(); waits > bound/2 {
+			if most == 0 { // what was on its way to the reader's own buffer has arrived
+				require.Eventually(t, func() bool { return unacknowledged() <= kernel }, 10*time.Second, time.Millisecond)
+			}
+			most = max(most, waits+unacknowledged())
+		}
+		c.Event(event("a", seq, size), true)
+		time.Sleep(50 * time.Microsecond) // the shard writes meanwhile
+	}
+	require.Less(t, bound-2*size, most)
+	require.LessOrEqual(t, most, bound+kernel)
 }
 
 // loopback takes the interface up or down.
