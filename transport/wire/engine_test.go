@@ -125,24 +125,23 @@ func TestReadsAfterMessages(t *testing.T) {
 // for the stall time, whatever else is due meanwhile.
 func TestLingerOfAFullSocket(t *testing.T) {
 	t.Parallel()
-	e := wire.NewEngine()
-	defer e.Close()
-	c, far := more(t, e, func(o *setup) {
-		o.Encoding, o.Stall = protocol.SSE, time.Hour
-		o.due = func() time.Duration { return 50 * time.Minute }
+	onBothPaths(t, func(t *testing.T, l *link) {
+		l.open(usual, func(o *setup) {
+			o.Stall = time.Hour
+			o.due = func() time.Duration { return 50 * time.Minute }
+		})
+		for l.conn.Waiting() < 1<<20 {
+			l.send(event("a", 1, 60_000))
+			time.Sleep(time.Millisecond)
+		}
+		l.conn.Wake(time.Second)
+		l.conn.Close(protocol.Drain)
+		select {
+		case <-l.conn.Done():
+		case <-time.After(time.Minute):
+			require.Fail(t, "it is waited for")
+		}
 	})
-	defer far.Close()
-	for c.Waiting() < 1<<20 {
-		c.Event(event("a", 1, 60_000), true)
-		time.Sleep(time.Millisecond)
-	}
-	c.Wake(time.Second)
-	c.Close(protocol.Drain)
-	select {
-	case <-c.Done():
-	case <-time.After(time.Minute):
-		require.Fail(t, "it is waited for")
-	}
 }
 
 // What a client says counts from when it was said, also while the wheel is late.

@@ -336,26 +336,27 @@ func TestManyPieces(t *testing.T) {
 
 // What time is due is asked for when it was wished, and sooner if that is.
 func TestDue(t *testing.T) {
-	l := &link{t: t, direct: true}
-	asked := make(chan time.Time, 10)
-	answers := []time.Duration{150 * time.Millisecond, 0, 0}
-	l.open(usual, func(o *setup) {
-		o.due = func() time.Duration {
-			asked <- time.Now()
-			next := answers[0]
-			answers = answers[1:]
-			return next
-		}
+	onBothPaths(t, func(t *testing.T, l *link) {
+		asked := make(chan time.Time, 10)
+		answers := []time.Duration{150 * time.Millisecond, 0, 0}
+		l.open(usual, func(o *setup) {
+			o.due = func() time.Duration {
+				asked <- time.Now()
+				next := answers[0]
+				answers = answers[1:]
+				return next
+			}
+		})
+		began := time.Now()
+		l.conn.Wake(time.Hour)
+		l.conn.Wake(200 * time.Millisecond)
+		l.conn.Wake(time.Minute)
+		first := <-asked
+		require.GreaterOrEqual(t, first.Sub(began), 200*time.Millisecond)
+		require.GreaterOrEqual(t, (<-asked).Sub(first), 50*time.Millisecond)
+		l.conn.Wake(0)
+		<-asked
 	})
-	began := time.Now()
-	l.conn.Wake(time.Hour)
-	l.conn.Wake(200 * time.Millisecond)
-	l.conn.Wake(time.Minute)
-	first := <-asked
-	require.GreaterOrEqual(t, first.Sub(began), 200*time.Millisecond)
-	require.GreaterOrEqual(t, (<-asked).Sub(first), 50*time.Millisecond)
-	l.conn.Wake(0)
-	<-asked
 }
 
 // Clients come, speak and go while events go out and hubs close: no descriptor is
