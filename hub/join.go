@@ -134,8 +134,12 @@ func (s *Session) uncovered(a *arrival) {
 		}) {
 			continue
 		}
+		since := p.want.Since
+		if since.IsZero() { // a fresh one that had begun in an epoch before
+			since = protocol.Cursor{Epoch: a.r.epoch, Seq: p.from}
+		}
 		p.broken = true
-		s.gap(protocol.Gap{Topic: p.want.Pattern, Since: p.want.Since.String(), Reason: protocol.GapExpired})
+		s.gap(protocol.Gap{Topic: p.want.Pattern, Since: since.String(), Reason: protocol.GapExpired})
 	}
 }
 
@@ -287,17 +291,22 @@ func (s *Session) wantsStill(r *replay, topic string) bool {
 	})
 }
 
-// subscribed makes the answer to a subscribe.
+// subscribed makes the answer to a subscribe, but for what was revoked meanwhile. With
+// the tenant's lock held.
 func (s *Session) subscribed(ref string, wants []Want, r *replay) []byte {
-	m := protocol.Subscribed{Ref: ref, Topics: make([]protocol.SubscribedTopic, len(wants)), Cursor: s.t.cursor()}
-	for i, w := range wants {
-		m.Topics[i] = protocol.SubscribedTopic{Topic: w.Pattern}
+	m := protocol.Subscribed{Ref: ref, Topics: make([]protocol.SubscribedTopic, 0, len(wants)), Cursor: s.t.cursor()}
+	for _, w := range wants {
+		if s.subs.of(w.Pattern) == nil {
+			continue
+		}
+		topic := protocol.SubscribedTopic{Topic: w.Pattern}
 		for _, p := range r.parts {
 			if p.want.Pattern == w.Pattern {
-				m.Topics[i].Resumed = !p.want.Since.IsZero() && !p.broken
-				m.Topics[i].Replayed = p.replayed
+				topic.Resumed = !p.want.Since.IsZero() && !p.broken
+				topic.Replayed = p.replayed
 			}
 		}
+		m.Topics = append(m.Topics, topic)
 	}
 	return m.Encode()
 }

@@ -81,7 +81,7 @@ func (r *replay) fetch() ([]step, error) {
 		for i, topic := range chunk {
 			tv, pl := v.Topics[i], r.topics[topic]
 			steps = r.gone(steps, pl, tv, v)
-			if tv.More && !r.off.has(ruleFrontier) {
+			if tv.More && len(tv.Events) > 0 && !r.off.has(ruleFrontier) {
 				frontier = min(frontier, tv.Events[len(tv.Events)-1].Cursor.Seq)
 			} else {
 				whole = append(whole, pl)
@@ -111,7 +111,7 @@ func (r *replay) fetch() ([]step, error) {
 		pl := r.topics[e.Topic]
 		pl.next, pl.done = e.Cursor.Seq, false
 	}
-	if n < pieceEvents {
+	if n < pieceEvents && r.window < r.to {
 		r.window *= 2
 	}
 	r.at = max(r.at, frontier)
@@ -144,6 +144,9 @@ func (r *replay) gone(steps []step, pl *place, tv TopicView, v View) []step {
 		have, lenient = e.Cursor.Seq, false
 	}
 	off := rulePrev
+	if len(tv.Events) > 0 && !tv.More && tv.Last > have { // the newest, and no later one tells of it
+		lost, off = tv.Last, ruleVanished
+	}
 	if len(tv.Events) == 0 && !lenient {
 		if lost, off = tv.Last, ruleVanished; tv.Last == 0 {
 			lost, off = v.Floor, ruleFloor

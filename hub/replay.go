@@ -90,7 +90,7 @@ func (r *replay) rebase(epoch string, past []protocol.Cursor, pos uint64) []step
 	r.at = math.MaxUint64
 	for _, p := range r.parts {
 		since := p.want.Since
-		if !first {
+		if !first && (!p.fresh || p.replayed > 0) { // a fresh one that nothing was given to begins again
 			since = protocol.Cursor{Epoch: r.epoch, Seq: max(p.from, at)}
 			p.fresh, p.newest = false, 0
 		}
@@ -264,7 +264,7 @@ func (r *replay) prove(head uint64) []step {
 func (r *replay) enter(topic string, p *part) *place {
 	pl := r.topics[topic]
 	if pl == nil {
-		pl = &place{part: p, have: max(p.from, r.at), newest: p.newest, lenient: p.fresh}
+		pl = &place{part: p, have: max(p.from, r.at), newest: p.newest, lenient: p.fresh && r.at <= p.from}
 		if p.fresh && p.newest == 0 {
 			pl.have = p.from
 		}

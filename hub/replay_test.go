@@ -261,18 +261,67 @@ func onSpoiled(t *testing.T, spoil func(int64, *hub.View) error) *hub.Hub {
 	return h
 }
 
-// An event that a log cannot read any more shows in the chain of the others.
-func TestReplayOverADamagedEvent(t *testing.T) {
-	h := onSpoiled(t, func(_ int64, v *hub.View) error {
+// unreadable spoils a log: it does not give the events of those seqs.
+func unreadable(from, to uint64) func(int64, *hub.View) error {
+	return func(_ int64, v *hub.View) error {
 		for i := range v.Topics {
-			v.Topics[i].Events = slices.DeleteFunc(v.Topics[i].Events, func(e *protocol.Event) bool { return e.Cursor.Seq == 4 })
+			v.Topics[i].Events = slices.DeleteFunc(v.Topics[i].Events, func(e *protocol.Event) bool { return e.Cursor.Seq >= from && e.Cursor.Seq <= to })
 		}
 		return nil
-	})
+	}
+}
+
+// An event that a log cannot read any more shows in the chain of the others; the newest
+// in that the topic ends after the others.
+func TestReplayOverADamagedEvent(t *testing.T) {
+	for damaged, rest := range map[uint64][]string{
+		4: {"kept a 2", "kept b 3", "kept b 5", "kept a 6"},
+		6: {"kept a 2", "kept b 3", "kept a 4", "kept b 5"},
+	} {
+		h := onSpoiled(t, unreadable(damaged, damaged))
+		first := publish(t, h, "a")
+		publish(t, h, "a", "b", "a", "b", "a")
+		lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first}, hub.Want{Pattern: "b", Since: first})
+		require.Equal(t, append([]string{gapLine("a", first.String(), protocol.GapExpired)}, rest...), lines)
+	}
+}
+
+// Nothing of a piece can be read, and there is more behind it.
+func TestReplayOverManyDamagedEvents(t *testing.T) {
+	h := onSpoiled(t, unreadable(2, 149))
 	first := publish(t, h, "a")
-	publish(t, h, "a", "b", "a", "b", "a")
-	lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first}, hub.Want{Pattern: "b", Since: first})
-	require.Equal(t, []string{gapLine("a", first.String(), protocol.GapExpired), "kept a 2", "kept b 3", "kept b 5", "kept a 6"}, lines)
+	for range 200 {
+		publish(t, h, "a")
+	}
+	lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first})
+	require.Equal(t, gapLine("a", first.String(), protocol.GapExpired), lines[0])
+}
+
+// What was read of a topic for who asked for its newest, one of which cannot be read, is
+// not all that there is of it for others.
+func TestDamagedEventAmongTheNewest(t *testing.T) {
+	h := onSpoiled(t, unreadable(9, 9))
+	first := publish(t, h, "a")
+	publish(t, h, "a", "a", "a", "a", "a", "a", "a", "a", "a")
+	stays := h.Open("acme", newSink())
+	defer stays.Close()
+	resume(t, h, hub.Want{Pattern: "a", Last: 3})
+	lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first})
+	want := append([]string{gapLine("a", first.String(), protocol.GapExpired)}, kept(2, "a", "a", "a", "a", "a", "a", "a")...)
+	require.Equal(t, append(want, "kept a 10"), lines)
+}
+
+// Many topics, of which one has nearly all events: each read brings as many as it may.
+func TestReplayOfOneBusyTopicOfMany(t *testing.T) {
+	h, _ := open(t, ">:100000/1h")
+	first := publish(t, h, "other")
+	for range 3000 {
+		publish(t, h, "t.busy")
+	}
+	publish(t, h, many(70, 70)...)
+	lines, _ := resume(t, h, hub.Want{Pattern: "t.*", Since: first})
+	require.Len(t, lines, 3070)
+	require.Less(t, h.Stats().Reads.Load()+h.Stats().SharedReads.Load(), int64(300))
 }
 
 // What a log begins with is not lost to who asks it while it is empty, between

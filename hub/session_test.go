@@ -239,3 +239,27 @@ func TestCloseInTheMiddle(t *testing.T) {
 	require.Zero(t, h.Stats().Subscriptions.Load())
 	h.Close() // goleak finds what it leaves
 }
+
+// What was revoked before its subscribe was answered is not in the answer.
+func TestRevokedIsNotSubscribed(t *testing.T) {
+	h, _ := open(t, hub.DefaultRetention)
+	first := publish(t, h, "a")
+	publish(t, h, "a", "b", "c")
+	s := slowSink{newSink(), make(chan struct{})}
+	session := h.Open("acme", s)
+	defer session.Close()
+	require.NoError(t, session.Subscribe("1", wants(first, "a"), 9))
+	s.until(t, 1)
+	require.NoError(t, session.Subscribe("2", wants(first, "b", "c"), 9))
+	session.Revoke(func(p string) bool { return p == "c" })
+	close(s.room)
+	var answers []string
+	for n := 3; len(answers) < 2; n++ {
+		if line := s.until(t, n)[n-1]; strings.HasPrefix(line, `{"op":"subscribed"`) {
+			answers = append(answers, line)
+		}
+	}
+	require.Contains(t, answers[0], `"ref":"1","topics":[]`)
+	require.Contains(t, answers[1], `"ref":"2","topics":[{"topic":"c"`)
+	require.NotContains(t, answers[1], `"topic":"b"`)
+}

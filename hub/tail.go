@@ -178,7 +178,7 @@ func (t *tenant) keepTails(q Query, v View) {
 	}
 	for i, tq := range q.Topics {
 		tv := v.Topics[i]
-		if tv.More && tq.Newest > 0 || tq.To != 0 && tq.To < v.Head || tq.After > v.Head {
+		if tv.More && (tq.Newest > 0 || len(tv.Events) == 0) || tq.To != 0 && tq.To < v.Head || tq.After > v.Head {
 			continue
 		}
 		tl := &tail{lo: tq.After, hi: v.Head, floor: v.Floor, last: tv.Last, events: slices.Clone(tv.Events), at: time.Now()}
@@ -240,8 +240,8 @@ func (tl *tail) join(b *tail) *tail {
 // newestFrom gives the seq after which the events that Newest brought are all
 // that the log retains of the topic.
 func newestFrom(tq TopicQuery, tv TopicView) uint64 {
-	if len(tv.Events) < tq.Newest && !tv.More {
-		return 0
+	if len(tv.Events) == 0 {
+		return tv.Last
 	}
 	return tv.Events[0].Prev
 }

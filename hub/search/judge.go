@@ -203,9 +203,14 @@ func (c *client) subscribed(ref string, cursor protocol.Cursor, topics []protoco
 		c.w.failf("%s: subscribed %s at %s, which is nothing of ours", c.name, ref, cursor)
 		return
 	}
-	for i, s := range r.subs {
+	for _, s := range r.subs {
 		if !slices.Contains(c.subs, s) {
 			continue // revoked meanwhile
+		}
+		i := slices.IndexFunc(topics, func(t protocol.SubscribedTopic) bool { return t.Topic == s.pattern })
+		if i < 0 {
+			c.w.failf("%s: %s was asked for and is not in the answer", c.name, s.pattern)
+			return
 		}
 		if s.gapped && topics[i].Resumed || s.since.IsZero() && topics[i].Resumed {
 			c.w.failf("%s: %s is said to be resumed, and is not", c.name, s.pattern)
