@@ -119,7 +119,12 @@ func onTCPAndTLS(t *testing.T, patience time.Duration, change func(*transport.Op
 	for name, start := range map[string]func(testing.TB, func(*transport.Options)) *instance{"TCP": start, "TLS": secure} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			i := start(t, change)
+			i := start(t, func(o *transport.Options) {
+				o.Limits.Heartbeat = 2 * patience // none comes in between
+				if change != nil {
+					change(o)
+				}
+			})
 			i.patience = patience
 			path := "/api/v1/ws?token=" + token(t, nil)
 			sessions := tls.NewLRUClientSessionCache(0)
