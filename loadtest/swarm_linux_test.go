@@ -378,69 +378,51 @@ func TestSources(t *testing.T) {
 }
 
 // Who has stalled may read only when all is over that it was disconnected. It comes back,
-// and gets what it is owed.
+// and gets what it is owed. Who is refused then has lost that, and the run fails.
 func TestTardyClientsComeBack(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	first := &fake{messages: []string{fakeReady, event(1, 0)}, requests: make(chan string, 1)}
-	second := &fake{messages: []string{fakeReady, event(2, 0)}, requests: make(chan string, 1)}
-	hangUp := make(chan struct{})
-	go func() {
-		for _, f := range []*fake{first, second} {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			f.serve(t, conn)
-			if f == first {
+	for name, again := range map[string]struct {
+		server *fake // nil: it refuses
+		want   Counts
+		closed int
+	}{
+		"back":    {&fake{messages: []string{fakeReady, event(2, 0)}, requests: make(chan string, 1)}, Counts{Delivered: 2}, 0},
+		"refused": {nil, Counts{Delivered: 1, Cut: 1}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("tcp4", "127.0.0.1:0")
+			require.NoError(t, err)
+			defer l.Close()
+			hangUp := make(chan struct{})
+			go func() {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				(&fake{messages: []string{fakeReady, event(1, 0)}, requests: make(chan string, 1)}).serve(t, conn)
 				<-hangUp
 				_, _ = conn.Write(appendFrame(nil, opClose, []byte("\x11\x3dslow_consumer"), false))
-			}
-		}
-	}()
-	s := testSwarm(t, &fake{listener: l}, 1, 0)
-	s.KeepCursors()
-	require.NoError(t, s.Connect(t.Context()))
-	await(t, s, func(snap Snapshot) bool { return snap.Counts.Delivered == 1 })
-	require.Equal(t, 1, s.Stall(1))
-	s.Stall(0)
-	close(hangUp)
-	r := &run{target: &Target{Name: "fake"}, swarm: s, say: func(string, ...any) {}, result: Result{Errors: map[string]int{}}}
-	r.settle(t.Context(), []uint64{2})
-	require.Equal(t, Counts{Delivered: 2}, r.result.Counts)
-	require.Zero(t, r.result.Closed)
-	require.Equal(t, map[string]int{"closed 4413 slow_consumer": 1}, r.result.Errors)
-}
-
-// Who is refused when it comes back has lost what it is owed, and the run fails.
-func TestClientThatIsRefusedWhenItComesBack(t *testing.T) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	hangUp := make(chan struct{})
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		(&fake{messages: []string{fakeReady, event(1, 0)}, requests: make(chan string, 1)}).serve(t, conn)
-		<-hangUp
-		_, _ = conn.Write(appendFrame(nil, opClose, []byte("\x11\x3dslow_consumer"), false))
-		if conn, err = l.Accept(); err == nil {
-			_, _ = conn.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"))
-		}
-	}()
-	s := testSwarm(t, &fake{listener: l}, 1, 0)
-	s.KeepCursors()
-	require.NoError(t, s.Connect(t.Context()))
-	await(t, s, func(snap Snapshot) bool { return snap.Counts.Delivered == 1 })
-	require.Equal(t, 1, s.Stall(1))
-	s.Stall(0)
-	close(hangUp)
-	r := &run{target: &Target{Name: "fake"}, swarm: s, say: func(string, ...any) {}, result: Result{Errors: map[string]int{}}}
-	r.settle(t.Context(), []uint64{100})
-	require.Equal(t, Counts{Delivered: 1, Cut: 99}, r.result.Counts)
-	require.Equal(t, 1, r.result.Closed)
-	require.NotEmpty(t, r.result.faults())
+				if conn, err = l.Accept(); err != nil {
+					return
+				}
+				if again.server != nil {
+					again.server.serve(t, conn)
+				} else {
+					_, _ = conn.Write([]byte("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"))
+				}
+			}()
+			s := testSwarm(t, &fake{listener: l}, 1, 0)
+			s.KeepCursors()
+			require.NoError(t, s.Connect(t.Context()))
+			await(t, s, func(snap Snapshot) bool { return snap.Counts.Delivered == 1 })
+			require.Equal(t, 1, s.Stall(1))
+			s.Stall(0)
+			close(hangUp)
+			r := &run{target: &Target{Name: "fake"}, swarm: s, say: func(string, ...any) {}, result: Result{Errors: map[string]int{}}}
+			r.settle(t.Context(), []uint64{2})
+			require.Equal(t, again.want, r.result.Counts)
+			require.Equal(t, again.closed, r.result.Closed)
+			require.Len(t, r.result.faults(), again.closed)
+			require.Equal(t, 1, r.result.Errors["closed 4413 slow_consumer"])
+		})
+	}
 }
