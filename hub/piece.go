@@ -36,7 +36,7 @@ func (r *replay) findNewest() error {
 			pl := r.topics[tq.Topic]
 			pl.newest = 0
 			if tv := v.Topics[i]; len(tv.Events) > 0 {
-				pl.have = min(pl.have, newestFrom(tq, tv))
+				pl.have = min(pl.have, newestFrom(tv))
 				r.at = min(r.at, pl.have)
 			}
 		}

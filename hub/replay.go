@@ -264,6 +264,7 @@ func (r *replay) prove(head uint64) []step {
 func (r *replay) enter(topic string, p *part) *place {
 	pl := r.topics[topic]
 	if pl == nil {
+		// Past its beginning also who is fresh has had all up to at.
 		pl = &place{part: p, have: max(p.from, r.at), newest: p.newest, lenient: p.fresh && r.at <= p.from}
 		if p.fresh && p.newest == 0 {
 			pl.have = p.from

@@ -186,7 +186,7 @@ func (t *tenant) keepTails(q Query, v View) {
 			tl.end()
 		}
 		if tq.Newest > 0 {
-			tl.lo = newestFrom(tq, tv)
+			tl.lo = newestFrom(tv)
 		}
 		list := []*tail{}
 		for _, old := range t.tails[tq.Topic] {
@@ -238,8 +238,9 @@ func (tl *tail) join(b *tail) *tail {
 }
 
 // newestFrom gives the seq after which the events that Newest brought are all
-// that the log retains of the topic.
-func newestFrom(tq TopicQuery, tv TopicView) uint64 {
+// that the log retains of the topic, as far as is known: fewer than were asked for may be
+// all, or one could not be read.
+func newestFrom(tv TopicView) uint64 {
 	if len(tv.Events) == 0 {
 		return tv.Last
 	}

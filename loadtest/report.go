@@ -82,8 +82,8 @@ func ReadConditions(command []string) Conditions {
 }
 
 // A Limit is a threshold for a figure of the server: the median over the rounds,
-// or the median of its ratios to the yardstick. A figure of 0 was not measured, or
-// NaN; then no threshold holds.
+// or the median of its ratios to the yardstick. A figure that is NaN, or not above 0,
+// was not measured; then no threshold holds.
 type Limit struct {
 	Flag  string
 	Value float64 // 0: none
@@ -112,7 +112,7 @@ func (r *Report) Judge(limits []Limit) {
 		}
 		words := fmt.Sprintf("--%s %g: it is %.4g", l.Flag, l.Value, got)
 		switch {
-		case math.IsNaN(got) || got == 0:
+		case math.IsNaN(got) || got <= 0:
 			r.Failures = append(r.Failures, fmt.Sprintf("--%s %g: it was not measured", l.Flag, l.Value))
 		case !l.Least && got > l.Value, l.Least && got < l.Value:
 			r.Failures = append(r.Failures, words)

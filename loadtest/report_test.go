@@ -32,6 +32,7 @@ func TestJudge(t *testing.T) {
 		{"too dear for the floor", func(*Result) {}, []Limit{{Flag: "max-cpu-ratio", Value: 1.4, Ratio: true, Of: cpu}}, []string{"--max-cpu-ratio 1.4: it is 1.5"}},
 		{"not measured", func(r *Result) { r.CPU = 0 }, []Limit{{Flag: "max-cpu", Value: 5, Of: cpu}, {Flag: "max-cpu-ratio", Value: 1.4, Ratio: true, Of: cpu}},
 			[]string{"--max-cpu 5: it was not measured", "--max-cpu-ratio 1.4: it was not measured"}},
+		{"shrunk", func(r *Result) { r.CPU = -1 }, []Limit{{Flag: "max-cpu", Value: 5, Of: cpu}}, []string{"--max-cpu 5: it was not measured"}},
 		{"too few", func(*Result) {}, []Limit{{Flag: "min-rate", Value: 101, Least: true, Of: func(r *Result) float64 { return r.Rate }}}, []string{"--min-rate 101: it is 100"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -203,6 +203,11 @@ func (c *client) subscribed(ref string, cursor protocol.Cursor, topics []protoco
 		c.w.failf("%s: subscribed %s at %s, which is nothing of ours", c.name, ref, cursor)
 		return
 	}
+	for _, t := range topics {
+		if !slices.ContainsFunc(c.subs, func(s *subscription) bool { return s.pattern == t.Topic }) {
+			c.w.failf("%s: the answer to %s names %s, which was revoked", c.name, ref, t.Topic)
+		}
+	}
 	for _, s := range r.subs {
 		if !slices.Contains(c.subs, s) {
 			continue // revoked meanwhile
