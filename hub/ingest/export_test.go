@@ -6,7 +6,7 @@ import "time"
 func NewQuick(opts Options) *Ingester {
 	g := New(opts)
 	p := &g.pace
-	for _, d := range []*time.Duration{&p.tick, &p.mark, &p.lease, &p.settled, &p.lookBack, &p.patience, &p.stale} {
+	for _, d := range []*time.Duration{&p.tick, &p.mark, &p.lease, &p.lookBack, &p.stale} {
 		*d /= 10
 	}
 	return g

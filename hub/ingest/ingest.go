@@ -1,8 +1,10 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"sync"
@@ -19,27 +21,32 @@ type pace struct {
 	tick     time.Duration // how often the lease is asked for, and what waits is seen to
 	mark     time.Duration // from one mark to the next
 	lease    time.Duration
-	settled  time.Duration // how long one must have listened to lead: by then all others have said what they hold
 	lookBack time.Duration // how long those who do not lead leave a message to the one who does
-	patience time.Duration // how long one waits for another who holds older messages, and brings none of them in …
-	stale    time.Duration // … or has said so before that long, and not again
+	stale    time.Duration // what another has said before that long, and not again, counts no more
 	last     time.Duration // for what is left at the end
 }
 
 var defaultPace = pace{
 	tick: 500 * time.Millisecond, mark: time.Second, lease: 5 * time.Second,
-	settled: 3 * time.Second, lookBack: 2 * time.Second, patience: 5 * time.Second, stale: 3 * time.Second, last: 2 * time.Second,
+	lookBack: 2 * time.Second, stale: 3 * time.Second, last: 2 * time.Second,
 }
+
+// least is the time from one Claim to the next at least.
+func (p *pace) least() time.Duration { return p.tick / 20 }
 
 const (
 	// keep is how far behind the newest in the log a message may be and still be
 	// appended: long after the others have looked for it.
 	keep = time.Minute
-	// deaf is how many questions for the lease, with which marks are set, are
-	// answered before a connection that brings nothing meanwhile is given up.
-	// Answers are counted, not seconds: in a process that was stopped nothing has
-	// been read yet.
+	// Answers to Claims are counted, one a tick, and not seconds: while this process or
+	// Redis was stopped nobody could do anything.
+	//
+	// deaf is how many come before a connection is given up that brings nothing
+	// meanwhile, marks neither.
 	deaf = 8
+	// patience is with how many one waits for another to whom older messages are open
+	// and who brings none of them in.
+	patience = 10
 )
 
 // Options of an Ingester.
@@ -76,26 +83,28 @@ type Ingester struct {
 	hurry chan struct{} // of one; has lead ask for the lease at once; never closed
 	said  sync.Map      // warning → when it was last logged
 
-	mu      sync.Mutex
-	hangUp  context.CancelCauseFunc // ends the present connection
-	since   time.Time               // when its first mark came; zero: none has yet
-	from    int64                   // that mark, 0: none
-	stand   redislog.Standing       // how things stood …
-	stood   time.Time               // … when that was asked for
-	sure    time.Time               // from when on all that others hold is in stand: they had time to say so
-	blocked time.Time               // since when stand.Held is what it is
-	refused time.Time               // since when the lease cannot be asked for; zero: it can
-	why     error                   // why not
-	unheard int                     // answers about the lease, one a tick, since something was heard
-	counted time.Time               // when the last of them was asked for
-	leading bool
-	queues  map[string]*queue // tenant → its messages that wait; none is empty
-	held    int               // bytes of those
-	turns   []*queue          // to be seen to by a worker
-	closing bool              // nothing more is heard
+	mu       sync.Mutex
+	hangUp   context.CancelCauseFunc // ends the present connection
+	begun    bool                    // a subscription was asked for on it
+	unmarked bool                    // and no mark comes with that
+	from     int64                   // its first mark; 0: none came yet
+	at       int64                   // its last mark
+	newest   int64                   // the first mark of the last connection that had one
+	serial   int64                   // of the last Claim
+	stand    redislog.Standing       // how things stood
+	clear    int64                   // nothing older than this mark is open to others
+	refused  time.Time               // since when the lease cannot be asked for; zero: it can
+	why      error                   // why not
+	counted  time.Time               // when the last answer that counts was asked for
+	unheard  int                     // answers since something was heard
+	unmoved  int                     // answers since stand.Open was something else
+	leading  bool
+	queues   map[string]*queue // tenant → its messages that wait; none is empty
+	held     int               // bytes of those
+	turns    []*queue          // to be seen to by a worker
+	closing  bool              // nothing more is heard
 
 	more *sync.Cond // with mu: turns has more, or it is closing
-	done *sync.Cond // with mu: queues has none, or it does not lead any more
 }
 
 // New makes an Ingester; Run starts it.
@@ -107,7 +116,7 @@ func New(opts Options) *Ingester {
 		opts: opts, pace: defaultPace, most: mostHeld, owner: strconv.FormatUint(rand.Uint64(), 36),
 		hurry: make(chan struct{}, 1), queues: map[string]*queue{},
 	}
-	g.more, g.done = sync.NewCond(&g.mu), sync.NewCond(&g.mu)
+	g.more = sync.NewCond(&g.mu)
 	return g
 }
 
@@ -138,18 +147,35 @@ func (g *Ingester) Run(ctx context.Context) {
 	g.lead(ctx)
 	listening.Wait()
 	defer time.AfterFunc(g.pace.last, cancel).Stop()
+	g.leave(calls)
 	g.mu.Lock()
 	g.closing = true
-	g.turnDue() // before the workers may end
 	g.more.Broadcast()
 	g.mu.Unlock()
 	working.Wait()
-	if _, err := g.opts.Log.Lease(calls, redislog.Claim{Owner: g.owner, Mark: time.Hour}); err != nil {
-		g.opts.Logger.Debug().Err(err).Msg("the lease of the ingest was not given back: it ends by itself")
+}
+
+// leave gives the lease back, and has those messages brought in that whoever leads then
+// has not heard. If others take long to let it, they go in out of order.
+func (g *Ingester) leave(ctx context.Context) {
+	g.missing()
+	end := time.NewTimer(g.pace.last / 2)
+	defer end.Stop()
+	for {
+		g.renew(ctx)
+		if !g.see() {
+			return
+		}
+		select {
+		case <-end.C:
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.clear = math.MaxInt64
+			g.turnDue()
+			return
+		case <-time.After(g.pace.least()):
+		}
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.follow()
 }
 
 // listen hears the channels, on one connection after the other.
@@ -165,7 +191,6 @@ func (g *Ingester) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		g.finish()
 		if g.missing() {
 			pause = shortest
 		}
@@ -179,30 +204,13 @@ func (g *Ingester) listen(ctx context.Context) {
 	}
 }
 
-// finish waits, while this instance leads, until all that it heard is in the log,
-// but not for long: who leads next may not have heard it.
-func (g *Ingester) finish() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	late := false
-	defer time.AfterFunc(g.pace.last, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		late = true
-		g.done.Broadcast()
-	}).Stop()
-	for g.leading && len(g.queues) > 0 && !late {
-		g.done.Wait()
-	}
-}
-
 // missing notes that messages are missed, and has the lease given up: others hear
 // them. It says whether they were heard until now.
 func (g *Ingester) missing() (heard bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	heard = g.stats.Ready.Swap(false)
-	g.since, g.from = time.Time{}, 0
+	g.begun, g.unmarked, g.from, g.at = false, false, 0, 0
 	g.follow()
 	g.hasten()
 	return heard
@@ -228,6 +236,11 @@ func (g *Ingester) lead(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-time.After(g.pace.least()):
+		}
+		select {
+		case <-ctx.Done():
+			return
 		case <-time.After(tick):
 		case <-g.hurry:
 		}
@@ -237,18 +250,12 @@ func (g *Ingester) lead(ctx context.Context) {
 // errDeaf: see deaf.
 var errDeaf = errors.New("marks are set and not heard")
 
-// renew asks for the lease, or gives it back while the channels are not heard;
-// with that come the marks.
+// renew asks for the lease, or gives it back while the channels are not heard; with
+// that come the marks, and what instances know of each other.
 func (g *Ingester) renew(ctx context.Context) {
 	g.mu.Lock()
-	since, was := g.since, g.leading
-	claim := redislog.Claim{Owner: g.owner, Lasts: g.pace.lease, Mark: g.pace.mark, From: g.from, Held: g.oldest(), Stale: g.pace.stale}
+	claim, newest := g.claim(), g.newest
 	g.mu.Unlock()
-	if since.IsZero() {
-		claim.Lasts, claim.Mark = 0, 0
-	} else {
-		claim.Heir = was || time.Since(since) >= g.pace.settled
-	}
 	asked := time.Now()
 	stand, err := g.opts.Log.Lease(ctx, claim)
 	g.mu.Lock()
@@ -260,19 +267,26 @@ func (g *Ingester) renew(ctx context.Context) {
 		}
 		g.why = err
 	}
-	if err != nil {
-		return
+	if err == nil {
+		g.refused = time.Time{}
+		g.heed(claim, newest, stand, asked)
 	}
-	g.refused = time.Time{}
-	g.stands(stand, asked)
+}
+
+// heed does as the answer to a Claim says, that was made when newest was the first mark
+// of the last connection. With mu held.
+func (g *Ingester) heed(claim redislog.Claim, newest int64, stand redislog.Standing, asked time.Time) {
 	if asked.Sub(g.counted) >= g.pace.tick*9/10 {
-		g.unheard, g.counted = g.unheard+1, asked
+		g.counted = asked
+		g.unheard++
+		g.unmoved++
 	}
+	g.stands(stand, newest)
 	if g.unheard > deaf {
 		g.hangUp(errDeaf)
 	}
 	switch {
-	case g.since != since: // what came in between is missed
+	case g.from != claim.From: // what came in between is missed
 		g.hasten()
 	case !stand.Leads:
 		g.follow()
@@ -283,21 +297,47 @@ func (g *Ingester) renew(ctx context.Context) {
 	}
 }
 
-// stands notes how things stood when that was asked for. Where Redis did not answer for
-// a while it was deaf to the others, too. With mu held.
-func (g *Ingester) stands(stand redislog.Standing, asked time.Time) {
-	now := time.Now()
-	if !g.stood.IsZero() && now.Sub(g.stood) > g.fresh() {
-		g.sure, g.blocked = now.Add(2*g.pace.tick), now
+// claim is what this instance asks for now. With mu held.
+func (g *Ingester) claim() redislog.Claim {
+	c := redislog.Claim{Owner: g.owner, Mark: g.pace.mark, From: g.from, Open: g.oldest(), Stale: g.pace.stale}
+	switch {
+	case g.from != 0:
+		c.Lasts = g.pace.lease
+		if !g.off.has(ruleRead) {
+			c.Open = cmp.Or(c.Open, g.at)
+		}
+	case g.unmarked:
+		c.Mark, c.Open = 0, cmp.Or(c.Open, redislog.OpenFromMark)
+	case g.begun:
+		c.Open = cmp.Or(c.Open, redislog.OpenAsBefore)
 	}
-	if stand.Held != g.stand.Held {
-		g.blocked = now
+	if !g.begun || g.from != 0 { // else the one that was made with the subscription is not yet in the past
+		g.count()
 	}
-	g.stand, g.stood = stand, asked
+	c.Serial = g.serial
+	return c
 }
 
-// fresh is for how long a standing counts.
-func (g *Ingester) fresh() time.Duration { return 3 * g.pace.tick }
+// count gives the next Claim a serial of its own. With mu held.
+func (g *Ingester) count() {
+	if !g.off.has(ruleSerial) {
+		g.serial++
+	}
+}
+
+// stands notes how things stood when newest was the first mark of the last connection.
+// What is clear remains so: what is open to others gets no older, and a connection that
+// begins later has a later mark. With mu held.
+func (g *Ingester) stands(stand redislog.Standing, newest int64) {
+	if stand.Open != g.stand.Open {
+		g.unmoved = 0
+	}
+	g.stand = stand
+	if stand.Open != 0 && g.unmoved <= patience && !g.off.has(ruleOlder) {
+		newest = min(newest, stand.Open)
+	}
+	g.clear = max(g.clear, newest)
+}
 
 // follow leaves it to others to lead. With mu held.
 func (g *Ingester) follow() {
@@ -305,7 +345,6 @@ func (g *Ingester) follow() {
 		return
 	}
 	g.leading = false
-	g.done.Broadcast()
 	g.stats.Leading.Store(false)
 	g.opts.Logger.Info().Msg("this instance does not ingest the raw channels any more")
 }
@@ -313,20 +352,40 @@ func (g *Ingester) follow() {
 // ear is what an Ingester hears with.
 type ear struct{ g *Ingester }
 
-func (e ear) Subscribed() { e.g.hasten() } // for a mark
+// Begins implements redislog.Ear.
+func (e ear) Begins() redislog.Claim {
+	g := e.g
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.begun = true
+	g.count()
+	c := redislog.Claim{Owner: g.owner, Serial: g.serial, Stale: g.pace.stale, Open: cmp.Or(g.oldest(), redislog.OpenFromMark)}
+	if g.off.has(ruleBegins) {
+		c.Open = redislog.OpenAsBefore
+	}
+	return c
+}
 
+// Unmarked implements redislog.Ear.
+func (e ear) Unmarked() {
+	e.g.mu.Lock()
+	defer e.g.mu.Unlock()
+	e.g.unmarked = true
+	e.g.hasten()
+}
+
+// Marked implements redislog.Ear. The mark may be that of a connection that has just
+// begun: it waits for all others to say that they have come as far.
 func (e ear) Marked(mark int64) {
 	g := e.g
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.unheard = 0
-	if g.since.IsZero() {
-		g.since, g.from = time.Now(), mark
+	g.unheard, g.at = 0, mark
+	if g.from == 0 {
+		g.from, g.newest = mark, mark
 		g.stats.Ready.Store(true)
-		g.hasten()
-		// Who has listened the longest has to be the first to lead.
-		time.AfterFunc(g.pace.settled, g.hasten)
 	}
+	g.hasten()
 }
 
 func (g *Ingester) warn(what string, err error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -24,7 +25,7 @@ import (
 
 // The model: instances hear one stream of marks and messages over connections
 // that stall, break and begin anew; what they ask of a real Redis is done late, or
-// done and not answered; they die. All messages have the same bytes but one in the
+// done and answered late, or not; they die. All messages have the same bytes but one in the
 // test's eyes only: nothing but their names tells them apart.
 
 var (
@@ -50,6 +51,7 @@ type world struct {
 	pace    time.Duration // the longest from mark to mark; long: some come too late
 	stream  []item        // what Redis sent, to whom it was connected to
 	peers   []*peer
+	late    []redislog.Claim // given up by those who made them, and still on the way
 	story   strings.Builder
 }
 
@@ -68,38 +70,89 @@ type item struct {
 
 // peer is one instance.
 type peer struct {
-	name  string
-	g     *Ingester
-	alive bool
-	next  int   // of stream, that it has not read yet; -1: it is not connected
-	first int   // of stream, that it read since it was connected; -1: none
-	mark  int64 // 0: none since it was connected
-	count int64
-	heard []item
+	name   string
+	g      *Ingester
+	alive  bool
+	begins *redislog.Claim // with the subscription that is on the way; nil: none is
+	answer func()          // is on the way; nil: none is
+	next   int             // of stream, that it has not read yet; -1: it is not connected
+	mark   int64           // 0: none since it was connected
+	count  int64
+	heard  []item
 }
 
 func (w *world) tell(format string, args ...any) { fmt.Fprintf(&w.story, format+"\n", args...) }
 
 func (w *world) join() {
 	g := New(Options{Log: w.log, MaxBytes: 64 << 10})
-	g.pace.lookBack, g.pace.settled, g.pace.patience = 0, 0, time.Hour // when to look is the model's to say
-	g.hangUp = func(error) {}                                          // nor does one hang up because nothing comes
+	g.pace.lookBack = 0 // when to look is the model's to say, and nobody is forgotten
+	g.pace.stale, g.pace.tick = time.Hour, time.Hour
+	g.hangUp = func(error) {} // nor does one hang up because nothing comes
 	g.off = w.off
 	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1}
 	w.peers = append(w.peers, p)
 	w.connect(p)
+	w.subscribe(p)
 }
 
 func (w *world) connect(p *peer) {
+	c := ear{p.g}.Begins()
+	p.begins = &c
+}
+
+// subscribe has Redis do what connect sent.
+func (w *world) subscribe(p *peer) {
 	w.tell("%s is connected", p.name)
-	p.next, p.first, p.mark = len(w.stream), -1, 0
+	p.next, p.mark = len(w.stream), 0
 	w.setMark()
+	c := *p.begins
+	if p.begins = nil; c.Open == redislog.OpenFromMark {
+		c.Open = w.stream[p.next].mark
+	}
+	_, err := w.log.Lease(w.t.Context(), c)
+	require.NoError(w.t, err)
 }
 
 func (w *world) disconnect(p *peer) {
 	w.tell("%s is cut", p.name)
-	p.next = -1
+	if p.begins != nil && w.rng.IntN(2) == 0 {
+		w.late = append(w.late, *p.begins)
+	}
+	p.next, p.begins = -1, nil
 	p.g.missing()
+}
+
+// ask has a peer make a Claim.
+func (w *world) ask(p *peer) {
+	g := p.g
+	if p.answer != nil {
+		p.answer()
+		p.answer = nil
+		return
+	}
+	claim, newest := g.claim(), g.newest
+	if w.rng.IntN(8) == 0 {
+		w.late = append(w.late, claim)
+		return
+	}
+	stand, err := w.log.Lease(w.t.Context(), claim)
+	require.NoError(w.t, err)
+	asked := time.Now()
+	p.answer = func() { g.heed(claim, newest, stand, asked) }
+	if w.rng.IntN(4) > 0 {
+		w.ask(p)
+	}
+}
+
+// arrive has Redis do one of what is late.
+func (w *world) arrive() {
+	if len(w.late) == 0 {
+		return
+	}
+	i := w.rng.IntN(len(w.late))
+	_, err := w.log.Lease(w.t.Context(), w.late[i])
+	require.NoError(w.t, err)
+	w.late = slices.Delete(w.late, i, i+1)
 }
 
 func (w *world) setMark() {
@@ -132,9 +185,6 @@ func (w *world) read(p *peer, n int) {
 		switch {
 		case i.mark > 0:
 			p.mark, p.count = i.mark, 0
-			if p.first < 0 {
-				p.first = p.next
-			}
 			ear{p.g}.Marked(i.mark)
 		case p.mark > 0:
 			p.count++
@@ -149,24 +199,11 @@ func (w *world) read(p *peer, n int) {
 	}
 }
 
-// inform has all others read as far as what came before this one's connection, and say
-// what they hold; then this one asks how things stand. So much is left to the pace of
-// the ingest, all else to what instances tell each other.
-func (w *world) inform(p *peer) {
-	for _, other := range w.peers {
-		if other.alive && other != p {
-			w.read(other, p.first-other.next)
-			other.g.renew(w.t.Context())
-		}
-	}
-	p.g.renew(w.t.Context())
-}
-
 // bury has the others know that a peer is dead, as they do after some seconds.
 func (w *world) bury(p *peer) {
-	p.alive = false
+	w.disconnect(p)
+	p.alive, p.answer = false, nil
 	p.g.queues = map[string]*queue{}
-	p.g.missing()
 	p.g.renew(w.t.Context())
 }
 
@@ -178,9 +215,7 @@ func (w *world) act(p *peer, wild bool) {
 		return
 	}
 	if wild {
-		g.leading, g.stand, g.stood, g.sure = w.rng.IntN(2) == 0, redislog.Standing{}, time.Now(), time.Time{}
-	} else {
-		w.inform(p)
+		g.leading, g.stand, g.clear = w.rng.IntN(2) == 0, redislog.Standing{}, math.MaxInt64
 	}
 	for _, tenant := range w.tenants {
 		q := g.queues[tenant]
@@ -218,16 +253,24 @@ func (w *world) run(wild bool) {
 			w.publish()
 		case n < 50:
 			w.setMark()
-		case n < 70:
+		case n < 64:
 			w.read(p, w.rng.IntN(20))
-		case n < 90:
+		case n < 77:
 			w.act(p, wild)
-		case n < 94:
-			if p.alive && p.next >= 0 {
+		case n < 86:
+			if p.alive {
+				w.ask(p)
+			}
+		case n < 88:
+			w.arrive()
+		case n < 92:
+			if p.alive && (p.next >= 0 || p.begins != nil) {
 				w.disconnect(p)
 			}
 		case n < 98:
-			if p.alive && p.next < 0 {
+			if p.begins != nil {
+				w.subscribe(p)
+			} else if p.alive && p.next < 0 {
 				w.connect(p)
 			}
 		case n < 99:
@@ -240,6 +283,14 @@ func (w *world) run(wild bool) {
 		}
 	}
 	w.join() // so that one is alive
+	for len(w.late) > 0 {
+		w.arrive()
+	}
+	for _, p := range w.peers {
+		if p.begins != nil {
+			w.subscribe(p)
+		}
+	}
 	for _, p := range w.peers {
 		w.read(p, len(w.stream))
 	}
@@ -252,7 +303,7 @@ func (w *world) run(wild bool) {
 				continue
 			}
 			p.g.opts.MaxBytes = 1 // one message at a time
-			w.inform(p)
+			w.ask(p)
 			for _, q := range p.g.queues {
 				rest = true
 				w.advance(p, q)
@@ -327,6 +378,7 @@ func play(t judge, log *redislog.Log, name string, seed uint64, wild, anon bool,
 		}()
 	}
 	require.NoError(t, log.Client().Del(t.Context(), "pushhub:ingest").Err())
+	require.NoError(t, log.Client().HSet(t.Context(), "pushhub:ingest", "began", 0).Err())
 	w.run(wild)
 	w.verdict(!wild)
 	return w
@@ -371,9 +423,12 @@ func TestEveryRuleIsNeeded(t *testing.T) {
 		wild bool
 		want string
 	}{
-		"look":  {off: ruleLook, want: "waits for ever"},
-		"older": {off: ruleOlder, want: "Should be true"},
-		"names": {anon: true, wild: true, want: "has something twice"},
+		"look":   {off: ruleLook, want: "waits for ever"},
+		"older":  {off: ruleOlder, want: "Should be true"},
+		"read":   {off: ruleRead, want: "Should be true"},
+		"begins": {off: ruleBegins, want: "Should be true"},
+		"serial": {off: ruleSerial, want: "waits for ever"},
+		"names":  {anon: true, wild: true, want: "has something twice"},
 	} {
 		fails := func(seed uint64) (wrong string) {
 			caught := &trap{T: t}

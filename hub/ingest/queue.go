@@ -25,7 +25,8 @@ type queue struct {
 // message is one that was heard.
 type message struct {
 	redislog.Raw
-	due time.Time // when it is looked for, unless this instance has to bring it in itself
+	from int64     // the first mark of the connection by which it came
+	due  time.Time // when it is looked for, unless this instance has to bring it in itself
 }
 
 func (m *message) size() int { return cap(m.Event.Data) + overhead }
@@ -71,7 +72,7 @@ func (g *Ingester) take(tenant string, raw redislog.Raw) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.unheard = 0
-	m := message{raw, time.Now().Add(g.pace.lookBack)}
+	m := message{raw, g.from, time.Now().Add(g.pace.lookBack)}
 	if g.held+m.size() > g.most {
 		g.stats.Lost.Add(1)
 		return false
@@ -99,14 +100,17 @@ func (g *Ingester) turn(q *queue) {
 	g.more.Signal()
 }
 
-// see has all queues seen to in which something is due. It says whether instances have
-// to bring in what they hold one after the other, and so wait for each other's word.
+// see has all queues seen to in which something is due. It says whether something is to
+// be brought in by this instance and has to wait for others.
 func (g *Ingester) see() (pressing bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.turnDue()
-	held, from := g.oldest(), g.stand.From
-	return held != 0 && (from == 0 || held < from || g.leading && g.stand.Held != 0 && g.stand.Held < from)
+	for _, q := range g.queues {
+		m := &q.waiting[0]
+		pressing = pressing || g.owed(m) || g.leading && m.from > g.clear
+	}
+	return pressing
 }
 
 // turnDue has all queues seen to in which something is due. With mu held.
@@ -134,25 +138,18 @@ func (g *Ingester) due(q *queue) int {
 	return n
 }
 
-// timely says whether it is time for a message. Nobody goes before one who holds
-// messages of an older mark: these were sent before. Who leads has heard itself what
-// others hold from its own first mark on; what is older than that, the others bring in
-// at once. Without knowing how things stand nobody goes. With mu held.
+// timely says whether it is time for a message: what was sent before the connection
+// began by which it came has to be in the log. From there on this instance has heard all
+// itself. With mu held.
 func (g *Ingester) timely(m *message, now time.Time) bool {
-	if now.Before(g.sure) || now.Sub(g.stood) > g.fresh() {
+	if m.from > g.clear {
 		return false
 	}
-	first, mine := m.Name.Mark, g.leading
-	if g.leading {
-		first = min(first, g.from)
-	} else {
-		mine = m.Name.Mark < g.stand.From || g.closing && g.stand.From == 0
-	}
-	if g.stand.Held != 0 && g.stand.Held < first && now.Sub(g.blocked) < g.pace.patience && !g.off.has(ruleOlder) {
-		return false
-	}
-	return mine || !now.Before(m.due) && !g.off.has(ruleLook)
+	return g.leading || g.owed(m) || !now.Before(m.due) && !g.off.has(ruleLook)
 }
+
+// owed says whether no instance that leads has heard a message. With mu held.
+func (g *Ingester) owed(m *message) bool { return g.stand.From == 0 || m.Name.Mark < g.stand.From }
 
 // oldest gives the mark of the oldest message that waits; 0: none does. With mu held.
 func (g *Ingester) oldest() (mark int64) {
@@ -199,9 +196,7 @@ func (g *Ingester) advance(ctx context.Context, q *queue) {
 	}
 	clear(part)
 	if q.waiting = q.waiting[n:]; len(q.waiting) == 0 {
-		if delete(g.queues, q.tenant); len(g.queues) == 0 {
-			g.done.Broadcast()
-		}
+		delete(g.queues, q.tenant)
 	} else if g.due(q) > 0 {
 		g.turn(q)
 	}

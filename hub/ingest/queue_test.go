@@ -10,10 +10,11 @@ import (
 	"github.com/pushhub/pushhub/hub/redislog"
 )
 
-// Who brings in what, and when. This instance has heard all from mark 50 on.
+// Who brings in what, and when. This instance has heard all from mark 50 on, and is told
+// so far how things stand.
 func TestTimely(t *testing.T) {
 	t.Parallel()
-	const now, later, never = 0, 2 * time.Second, 5 * time.Second
+	const now, later, never = 0, 2 * time.Second, 1 * time.Hour
 	for _, test := range []struct {
 		name  string
 		leads bool
@@ -22,32 +23,36 @@ func TestTimely(t *testing.T) {
 		after time.Duration // it was heard
 	}{
 		{"who leads does at once", true, 60, redislog.Standing{From: 50}, now},
-		{"what others hold it has heard, too", true, 60, redislog.Standing{From: 50, Held: 55}, now},
-		{"and from its own mark on", true, 60, redislog.Standing{From: 50, Held: 50}, now},
-		{"not while another holds what it has not heard", true, 60, redislog.Standing{From: 50, Held: 49}, never},
-		{"what it heard on an earlier connection is older still", true, 40, redislog.Standing{From: 50, Held: 49}, now},
-		{"or is not", true, 49, redislog.Standing{From: 50, Held: 40}, never},
+		{"what is open to others it has heard, too", true, 60, redislog.Standing{From: 50, Open: 55}, now},
+		{"and from its own mark on", true, 60, redislog.Standing{From: 50, Open: 50}, now},
+		{"not while what it has not heard is open to another", true, 60, redislog.Standing{From: 50, Open: 49}, never},
 		{"others leave it to who leads", false, 60, redislog.Standing{From: 45}, later},
-		{"also what is held by many", false, 60, redislog.Standing{From: 45, Held: 60}, later},
-		{"one after the other", false, 60, redislog.Standing{From: 45, Held: 59}, never},
+		{"also what is open to many", false, 60, redislog.Standing{From: 45, Open: 50}, later},
+		{"one after the other", false, 60, redislog.Standing{From: 45, Open: 49}, never},
 		{"who leads has not heard it", false, 60, redislog.Standing{From: 61}, now},
-		{"nor the other who holds older ones", false, 60, redislog.Standing{From: 61, Held: 59}, never},
-		{"nobody leads", false, 60, redislog.Standing{}, later},
-		{"and another holds older ones", false, 60, redislog.Standing{Held: 59}, never},
+		{"nor the other to whom older ones are open", false, 60, redislog.Standing{From: 61, Open: 49}, never},
+		{"nobody leads", false, 60, redislog.Standing{}, now},
+		{"and older ones are open to another", false, 60, redislog.Standing{Open: 49}, never},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := New(Options{})
-				g.pace.tick = time.Hour // nothing else is to be known
-				g.from, g.leading = 50, test.leads
-				g.stands(test.stand, time.Now())
+				ear{g}.Marked(50)
+				g.leading = test.leads
 				require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: test.mark}}))
 				require.Equal(t, test.mark, g.oldest())
 				q := g.queues["t"]
+				require.Zero(t, g.due(q), "before anything is known")
+				g.stands(test.stand, 50)
 				if test.after > 0 {
 					time.Sleep(test.after - time.Millisecond)
 					require.Zero(t, g.due(q))
 					time.Sleep(time.Millisecond)
+				}
+				if test.after == never {
+					require.Zero(t, g.due(q))
+					test.stand.Open = 0
+					g.stands(test.stand, 50)
 				}
 				require.Equal(t, 1, g.due(q))
 			})
@@ -55,63 +60,49 @@ func TestTimely(t *testing.T) {
 	}
 }
 
-// One who has to wait with a message brings in those before it.
+// One who has to wait with a message brings in those before it, of an earlier connection.
 func TestDueUpToOthers(t *testing.T) {
 	g := New(Options{MaxBytes: 1 << 10})
-	g.from, g.leading = 50, true
-	g.stands(redislog.Standing{From: 50, Held: 45}, time.Now())
-	for _, mark := range []int64{43, 45, 50} {
-		require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: mark}}))
+	for _, from := range []int64{43, 45, 50} {
+		g.missing()
+		ear{g}.Marked(from)
+		require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: 60}}))
 	}
+	g.leading = true
+	g.stands(redislog.Standing{From: 50, Open: 45}, 50)
 	require.Equal(t, 2, g.due(g.queues["t"]))
+	g.stands(redislog.Standing{From: 50}, 45)
+	require.Equal(t, 2, g.due(g.queues["t"]), "the last had not begun when that was asked")
+	g.stands(redislog.Standing{From: 50}, 50)
+	require.Equal(t, 3, g.due(g.queues["t"]))
 }
 
-// An instance that ends leaves to who leads what that one has heard, and brings in the
-// rest at once.
-func TestTimelyAtTheEnd(t *testing.T) {
-	for from, want := range map[int64]int{0: 1, 60: 0, 61: 1} {
-		g := New(Options{})
-		g.stands(redislog.Standing{From: from}, time.Now())
-		require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: 60}}))
-		g.closing = true
-		g.turnDue()
-		require.Len(t, g.turns, want, "who leads has heard all from %d on", from)
+// Another who brings nothing in is waited for as long as it takes to say so ten times, and
+// not by a clock: it could not, either, while Redis was stopped.
+func TestPatience(t *testing.T) {
+	g := New(Options{})
+	g.hangUp = func(error) {}
+	ear{g}.Marked(50)
+	asked := time.Now()
+	require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: 60}}))
+	stand, claim := redislog.Standing{Leads: true, From: 50, Open: 20}, g.claim()
+	for range 12 {
+		asked = asked.Add(time.Hour)
+		g.heed(claim, 50, stand, asked)
+		require.Zero(t, g.due(g.queues["t"]))
+		stand.Open++
 	}
-}
-
-// Where Redis has not answered for a while, all others may hold what they could not
-// say: only when they had time to is it known who goes first.
-func TestTimelyAfterSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		g := New(Options{})
-		g.from, g.leading = 50, true
-		stand := redislog.Standing{From: 50}
-		g.stands(stand, time.Now())
-		require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: 60}}))
-		due := func() int { return g.due(g.queues["t"]) }
-		require.Equal(t, 1, due())
-		asked := time.Now()
-		time.Sleep(g.fresh() + time.Millisecond)
-		require.Zero(t, due(), "nothing was heard for a while")
-		g.stands(stand, asked)
-		require.Zero(t, due(), "it was asked for long ago")
-		g.stands(stand, time.Now())
-		require.Zero(t, due(), "others may not have been heard yet")
-		time.Sleep(2 * g.pace.tick)
-		require.Equal(t, 1, due())
-
-		stand.Held = 20
-		for range 12 { // 6 s
-			g.stands(stand, time.Now())
-			require.Zero(t, due())
-			time.Sleep(g.pace.tick)
-			stand.Held++
-		}
-		for range 10 {
-			g.stands(stand, time.Now())
-			require.Zero(t, due())
-			time.Sleep(g.pace.tick)
-		}
-		require.Equal(t, 1, due(), "the other brings nothing in")
-	})
+	for range 2 * patience {
+		g.heed(claim, 50, stand, asked)
+		require.Zero(t, g.due(g.queues["t"]), "within a tick")
+	}
+	for range patience {
+		require.Zero(t, g.due(g.queues["t"]))
+		asked = asked.Add(g.pace.tick)
+		g.unheard = 0
+		g.heed(claim, 50, stand, asked)
+	}
+	asked = asked.Add(g.pace.tick)
+	g.heed(claim, 50, stand, asked)
+	require.Equal(t, 1, g.due(g.queues["t"]))
 }

@@ -137,29 +137,48 @@ func (l *Log) record(ctx context.Context, tenant string, fields []string) ([]int
 
 // Claim is what Lease is asked for.
 type Claim struct {
-	Owner string
-	Lasts time.Duration // for so long; 0 gives the lease back, if Owner has it
-	Heir  bool          // Owner has listened for long enough to have it; else only if nobody else listens either
-	Mark  time.Duration // a mark is set if the last is as old as this
-	From  int64         // the mark from which on Owner has heard all; 0: it hears nothing
-	Held  int64         // the mark of the oldest message that Owner has, and does not know to be in the log; 0: none
-	Stale time.Duration // what others have said of Held, and not again for so long, counts no more
+	Owner  string
+	Serial int64         // never falls; what Redis gets after one of a higher number changes nothing
+	Lasts  time.Duration // for so long; 0 gives the lease back, if Owner has it
+	Mark   time.Duration // a mark is set if the last is as old as this
+	From   int64         // the mark from which on Owner has heard all; 0: it hears nothing
+	Open   int64         // the oldest mark of which Owner may yet bring something in; 0: none; or as below
+	Stale  time.Duration // what others have said, and not again for so long, counts no more
+}
+
+// What else Claim.Open may be.
+const (
+	OpenAsBefore = -1 // what it was in the last Claim
+	OpenFromMark = -2 // the mark that is set with this Claim
+)
+
+// args are those of the script.
+func (c *Claim) args() []string {
+	var args [7]string
+	args[0] = c.Owner
+	for i, n := range [...]int64{c.Serial, c.Lasts.Milliseconds(), c.Mark.Microseconds(), c.From, c.Open, c.Stale.Milliseconds()} {
+		args[1+i] = strconv.FormatInt(n, 10)
+	}
+	return args[:]
 }
 
 // Standing is the answer to a Claim.
 type Standing struct {
 	Leads bool  // Owner has the lease
 	From  int64 // the Claim's of who has it; 0: nobody has
-	Held  int64 // the oldest mark that another names so; 0: none does
+	Open  int64 // the oldest that another's Claim had; 0: none had
 }
 
 // Lease takes, keeps or gives back the lease that says who ingests, and tells how
-// things stand. Owner must not be empty. It sets marks, too: see Hear. Errors are those
-// of Publish; to ask again does no harm.
+// things stand. It sets marks, too: see Hear. Errors are those of Publish; to ask again
+// does no harm.
 func (l *Log) Lease(ctx context.Context, c Claim) (Standing, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	args := []any{c.Owner, c.Lasts.Milliseconds(), c.Heir, c.Mark.Microseconds(), c.From, c.Held, c.Stale.Milliseconds()}
+	var args []any
+	for _, a := range c.args() {
+		args = append(args, a)
+	}
 	answer, err := l.eval(ctx, leaseScript, []string{leaseKey}, args)
 	if err != nil {
 		return Standing{}, fmt.Errorf("lease: %w", outcome(err))
@@ -174,5 +193,5 @@ func (l *Log) Lease(ctx context.Context, c Claim) (Standing, error) {
 			return Standing{}, fmt.Errorf("lease: %w: %w", hub.ErrUnknown, errAnswer)
 		}
 	}
-	return Standing{Leads: n[0] == 1, From: n[1], Held: n[2]}, nil
+	return Standing{Leads: n[0] == 1, From: n[1], Open: n[2]}, nil
 }

@@ -1,7 +1,6 @@
 package redislog
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -249,73 +248,51 @@ func TestAppendAgain(t *testing.T) {
 }
 
 func TestLease(t *testing.T) {
-	server := logtest.StartRedis(t)
-	l := openAt(t, server.Addr())
+	l := openAt(t, logtest.StartRedis(t).Addr())
 	ask := func(c Claim) bool {
 		t.Helper()
 		stand, err := l.Lease(t.Context(), c)
 		require.NoError(t, err)
 		return stand.Leads
 	}
-	x, y := Claim{Owner: "x", Lasts: time.Minute, Mark: time.Hour}, Claim{Owner: "y", Lasts: time.Minute, Mark: time.Hour, Heir: true}
-	forget := func() { // that somebody had it lately
-		require.NoError(t, l.Client().HDel(t.Context(), leaseKey, "led").Err())
-	}
-	require.True(t, ask(x), "nobody has it, and nobody listens")
-	require.False(t, ask(x), "others may have lost their connections with this one")
-	forget()
+	x, y := Claim{Owner: "x", Lasts: time.Minute, Mark: time.Hour}, Claim{Owner: "y", Lasts: time.Minute, Mark: time.Hour}
+	require.True(t, ask(x))
 	require.True(t, ask(x))
 	require.False(t, ask(y), "it is x's")
 	release := func(owner string) { require.False(t, ask(Claim{Owner: owner, Mark: time.Hour})) }
 	release("y")
 	require.False(t, ask(y), "still")
-	release("x")
-	release("x")
-	require.True(t, ask(y))
-	release("y")
 
 	sub := l.Client().Subscribe(t.Context(), leaseKey)
 	defer sub.Close()
-	again := l.Client().Subscribe(t.Context(), leaseKey)
-	defer again.Close()
-	for _, s := range []interface {
-		Receive(context.Context) (any, error)
-	}{sub, again} {
-		_, err := s.Receive(t.Context())
-		require.NoError(t, err)
-	}
-	require.False(t, ask(x), "others may have heard more")
+	_, err := sub.Receive(t.Context())
+	require.NoError(t, err)
+	release("x")
+	_, err = sub.ReceiveMessage(t.Context())
+	require.NoError(t, err, "others are told by a mark, though the last is not old")
+	release("x")
 	require.True(t, ask(y))
-	y.Heir = false
-	require.False(t, ask(y), "the same of one who had it, lost its connection, and comes back")
-	y.Heir = true
-	require.False(t, l.Client().HExists(t.Context(), leaseKey, "owner").Val(), "it is free, too")
-	require.NoError(t, again.Close())
-	forget()
-	require.Eventually(t, func() bool { return ask(x) }, 10*time.Second, time.Millisecond, "it is alone again")
+	require.False(t, ask(x))
 
 	ends := func(at time.Time) {
 		require.NoError(t, l.Client().HSet(t.Context(), leaseKey, "until", at.UnixMilli()).Err())
 	}
 	ends(time.Now().Add(time.Second))
-	require.False(t, ask(y))
-	ends(time.Now())
-	forget()
-	require.True(t, ask(x), "nobody had it since")
-	ends(time.Now())
-	require.True(t, ask(y))
 	require.False(t, ask(x))
+	ends(time.Now())
+	require.True(t, ask(x))
+	require.False(t, ask(y))
 	ends(time.Now().Add(time.Hour))
-	require.True(t, ask(Claim{Owner: "x", Lasts: time.Minute, Heir: true, Mark: time.Hour}), "the clock was set back")
+	require.True(t, ask(y), "the clock was set back")
 
 	require.NoError(t, l.Client().Del(t.Context(), leaseKey).Err())
 	require.NoError(t, l.Client().Set(t.Context(), leaseKey, "x", 0).Err())
-	_, err := l.Lease(t.Context(), x)
+	_, err = l.Lease(t.Context(), x)
 	require.ErrorContains(t, err, "WRONGTYPE")
 }
 
 // Each instance is told from where on the one that leads has heard all, and of the
-// oldest that others hold.
+// oldest that is open to others.
 func TestStanding(t *testing.T) {
 	l := openAt(t, logtest.StartRedis(t).Addr())
 	ask := func(c Claim) Standing {
@@ -325,22 +302,58 @@ func TestStanding(t *testing.T) {
 		require.NoError(t, err)
 		return stand
 	}
-	x := Claim{Owner: "x", Lasts: time.Minute, Heir: true, From: 1_700_000_000_000_007}
+	set := func(field string, ago time.Duration, more string) {
+		at := strconv.FormatInt(time.Now().Add(-ago).UnixMilli(), 10)
+		if field != "asked" && field != "began" {
+			at = "5 " + at
+		}
+		require.NoError(t, l.Client().HSet(t.Context(), leaseKey, field, at+more).Err())
+	}
+	x := Claim{Owner: "x", Lasts: time.Minute, From: 1_700_000_000_000_007}
+	require.Equal(t, Standing{Leads: true, From: x.From, Open: 1}, ask(x), "Redis may have lost what others said")
+	set("began", time.Second, "")
 	require.Equal(t, Standing{Leads: true, From: x.From}, ask(x))
-	y := Claim{Owner: "y", Held: 1_700_000_000_000_003}
+	y := Claim{Owner: "y", Serial: 7, Open: 1_700_000_000_000_003}
 	require.Equal(t, Standing{From: x.From}, ask(y))
-	require.Equal(t, Standing{Leads: true, From: x.From, Held: y.Held}, ask(x))
-	z := Claim{Owner: "held z", Held: 1_700_000_000_000_005}
-	require.Equal(t, Standing{From: x.From, Held: y.Held}, ask(z))
-	require.Equal(t, Standing{From: x.From, Held: z.Held}, ask(y))
-	y.Held = 0
-	require.Equal(t, Standing{From: x.From, Held: z.Held}, ask(y))
-	require.Equal(t, Standing{Leads: true, From: x.From, Held: z.Held}, ask(x), "y holds nothing any more")
+	require.Equal(t, Standing{Leads: true, From: x.From, Open: y.Open}, ask(x))
+	z := Claim{Owner: "open z", Open: 1_700_000_000_000_005}
+	require.Equal(t, Standing{From: x.From, Open: y.Open}, ask(z))
+	require.Equal(t, Standing{From: x.From, Open: z.Open}, ask(y))
+	open := func() int64 { return ask(x).Open }
+	y.Open = OpenAsBefore
+	ask(y)
+	require.EqualValues(t, 1_700_000_000_000_003, open())
+	y.Open = 0
+	ask(y)
+	require.Equal(t, z.Open, open(), "nothing is open to y any more")
+	y.Serial, y.Open, y.Lasts = 6, 1, time.Hour
+	require.Equal(t, Standing{From: x.From, Open: z.Open}, ask(y))
+	require.Equal(t, z.Open, open(), "that was asked before")
 
-	said := strconv.FormatInt(time.Now().Add(-3*time.Second).UnixMilli(), 10)
-	require.NoError(t, l.Client().HSet(t.Context(), leaseKey, "held held z", "5 "+said).Err())
-	require.Equal(t, Standing{Leads: true, From: x.From}, ask(x), "z is gone")
-	require.False(t, l.Client().HExists(t.Context(), leaseKey, "held held z").Val())
+	before := time.Now().Add(-time.Millisecond).UnixMicro()
+	n := Claim{Owner: "n", Open: OpenFromMark}
+	_, err := l.Lease(t.Context(), n)
+	require.NoError(t, err)
+	ask(Claim{Owner: "open z"})
+	require.Greater(t, open(), before, "the mark that was set with it")
+	n.Open, n.Serial = OpenAsBefore, 1
+	ask(n)
+	require.Greater(t, open(), before)
+
+	for _, gap := range []time.Duration{time.Hour, 2 * time.Second, -time.Hour} {
+		set("open n", gap+time.Second, " 1")
+		set("began", gap+time.Second, "")
+		set("asked", gap, "")
+		require.EqualValues(t, 5, open(), "nobody could ask")
+		require.EqualValues(t, 5, open())
+	}
+	set("began", time.Hour+time.Second/2, "")
+	set("asked", time.Hour, "")
+	require.EqualValues(t, 1, open(), "nor say what is open since Redis lost that")
+	set("began", time.Hour, "")
+	set("open n", 3*time.Second, " 1")
+	require.Zero(t, open(), "n is gone")
+	require.False(t, l.Client().HExists(t.Context(), leaseKey, "open n").Val())
 	require.Equal(t, Standing{}, ask(Claim{Owner: "x"}), "it is given back")
 }
 

@@ -2,6 +2,7 @@ package redislog
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,9 +15,12 @@ import (
 
 // Ear is what Hear tells. One goroutine calls it.
 type Ear interface {
-	// Subscribed: messages come from now on, and Message after the next mark, which
-	// follows at once where Redis allows it.
-	Subscribed()
+	// Begins is called just before the subscription. With that, at one and the same
+	// place among the messages, a mark is set and the Claim made that it gives.
+	Begins() Claim
+	// Unmarked: where Redis allows no transactions messages come from now on, but
+	// Message is called only after the next mark, which somebody has to ask for.
+	Unmarked()
 	// Marked: a mark came, µs since 1970, about, by the clock of Redis.
 	Marked(mark int64)
 	// Message is one message. The payload is the callee's to keep; nil stands for
@@ -79,7 +83,8 @@ type hearing struct {
 	server   string // run_id; "" if it does not say
 
 	confirmed int
-	answers   int              // of the script that sets the first mark: yet to come
+	unmarked  bool             // see Ear
+	claimed   bool             // a Standing is yet to come
 	mark      int64            // the last; 0: none came yet
 	counts    map[string]int64 // pattern → messages since the mark
 }
@@ -103,10 +108,10 @@ func (h *hearing) begin(ctx context.Context, at endpoint, nc net.Conn, patterns 
 	return nc.SetDeadline(time.Time{})
 }
 
-// subscribe subscribes and has a mark set, in one transaction: so all that is heard
-// has a name. Were the mark to come later, what is published before it would be
-// heard by this one in vain, and by nobody if all have just lost their connections.
-// Where Redis cannot set one, because it is loading, full or a replica, it is not
+// subscribe subscribes, has a mark set, and makes the ear's Claim, in one transaction: so
+// all that is heard has a name, and all others are told from where on. Were the mark to
+// come later, what is published before it would be heard by this one in vain, and by
+// nobody if all have just lost their connections. Where Redis cannot set one, because it is loading, full or a replica, it is not
 // listened to: PUBLISH should say so. Only where transactions are forbidden the mark
 // is left to whoever sets the next.
 func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
@@ -122,12 +127,15 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 	if err != nil {
 		return err
 	}
+	claim := h.ear.Begins()
 	if kind == '-' {
+		h.unmarked = true
 		_, err = nc.Write(request)
 		return err
 	}
-	mark := appendCommand(request, "EVAL", leaseScript.text, "1", leaseKey, "", "0", "0", "0", "0", "0", "0")
-	if _, err := nc.Write(appendCommand(mark, "EXEC")); err != nil {
+	claim.Mark = 0
+	mark := append([]string{"EVAL", leaseScript.text, "1", leaseKey}, claim.args()...)
+	if _, err := nc.Write(appendCommand(appendCommand(request, mark...), "EXEC")); err != nil {
 		return err
 	}
 	for range len(patterns) + 3 { // those, the channel, the script, and the header of what EXEC answers
@@ -141,7 +149,7 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 			return fmt.Errorf("%w: %s", errRefused, rest)
 		}
 	}
-	h.answers = 1 // what follows is as if they had been sent one by one
+	h.claimed = true // what follows is as if they had been sent one by one
 	return nil
 }
 
@@ -170,15 +178,19 @@ func (h *hearing) read() error {
 	if err != nil {
 		return err
 	}
-	if h.answers > 0 && kind == ':' {
-		h.answers--
-		return nil
-	}
 	if kind == '-' {
 		return fmt.Errorf("%w: %s", errRefused, rest)
 	}
 	if kind != '*' {
 		return errNotRESP
+	}
+	next, err := h.r.buf.Peek(1)
+	if err != nil {
+		return err
+	}
+	if next[0] == ':' && h.claimed {
+		h.claimed = false
+		return h.standing()
 	}
 	name, err := h.r.short()
 	if err != nil {
@@ -196,12 +208,23 @@ func (h *hearing) read() error {
 		if _, _, err := h.r.line(); err != nil {
 			return err
 		}
-		if h.confirmed++; h.confirmed == h.patterns+1 {
-			h.ear.Subscribed()
+		if h.confirmed++; h.confirmed == h.patterns+1 && h.unmarked {
+			h.ear.Unmarked()
 		}
 		return nil
 	}
 	return fmt.Errorf("%w: %.40q", errUnrequested, name)
+}
+
+// standing reads the answer to the Claim, of which nothing is wanted: it is asked again
+// when the mark has come.
+func (h *hearing) standing() error {
+	for range 3 {
+		if kind, _, err := h.r.line(); err != nil || kind != ':' {
+			return cmp.Or(err, errNotRESP)
+		}
+	}
+	return nil
 }
 
 func (h *hearing) message() error {

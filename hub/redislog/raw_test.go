@@ -18,14 +18,17 @@ import (
 
 // listener is one Hear that is under way, and its ear.
 type listener struct {
-	subscribed chan struct{}
-	marks      chan struct{}
-	came       chan string // pattern, count, channel and payload
-	ended      chan error  // of one
-	stop       context.CancelFunc
+	unmarked chan struct{}
+	marks    chan struct{}
+	came     chan string // pattern, count, channel and payload
+	ended    chan error  // of one
+	stop     context.CancelFunc
 }
 
-func (l *listener) Subscribed()  { l.subscribed <- struct{}{} }
+func (l *listener) Begins() Claim {
+	return Claim{Owner: "listener", Open: OpenFromMark, Stale: time.Minute}
+}
+func (l *listener) Unmarked()    { l.unmarked <- struct{}{} }
 func (l *listener) Marked(int64) { l.marks <- struct{}{} }
 func (l *listener) Message(name RawName, channel string, payload []byte) {
 	l.came <- fmt.Sprintf("%s %d %s %q %t", name.Pattern, name.N, channel, payload, payload == nil)
@@ -34,15 +37,14 @@ func (l *listener) Message(name RawName, channel string, payload []byte) {
 func listenTo(t *testing.T, l *Log, max int, patterns ...string) *listener {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
-	e := &listener{subscribed: make(chan struct{}, 1), marks: make(chan struct{}, 100), came: make(chan string, 1000), ended: make(chan error, 1), stop: stop}
+	e := &listener{unmarked: make(chan struct{}, 1), marks: make(chan struct{}, 100), came: make(chan string, 1000), ended: make(chan error, 1), stop: stop}
 	go func() { e.ended <- l.Hear(ctx, patterns, max, e) }()
 	t.Cleanup(stop)
 	return e
 }
 
-// begin waits until it is subscribed, and has the mark that is set with that.
+// begin waits until it has the mark that is set with the subscription.
 func (e *listener) begin() {
-	<-e.subscribed
 	<-e.marks
 }
 
@@ -103,7 +105,7 @@ func TestHearWithoutAMark(t *testing.T) {
 		return listenTo(t, openLog(t, Options{Redis: &redis.Options{Addr: server.Addr(), Username: "u", Password: "p"}}, quick), 100, "a")
 	}
 	e := listen("multi")
-	<-e.subscribed
+	<-e.unmarked
 	require.EqualValues(t, 1, say("lost"))
 	setMark(t, admin)
 	<-e.marks
@@ -180,8 +182,9 @@ type namesOf struct {
 	stop   context.CancelFunc
 }
 
-func (*namesOf) Subscribed()  {}
-func (*namesOf) Marked(int64) {}
+func (*namesOf) Begins() Claim { return Claim{} }
+func (*namesOf) Unmarked()     {}
+func (*namesOf) Marked(int64)  {}
 func (n *namesOf) Message(name RawName, _ string, payload []byte) {
 	if n.heard[name] = string(payload); len(n.heard) == 500 {
 		close(n.enough)
@@ -253,6 +256,7 @@ func TestHearNonsense(t *testing.T) {
 		"not RESP":                 "HTTP/1.1 400 Bad Request\r\n\r\n",
 		"a line without end":       strings.Repeat("*", readBuffer+1),
 		"a mark of another server": string(appendCommand(nil, "message", leaseKey, "8 another")),
+		"a second standing":        "*3\r\n:1\r\n:2\r\n:3\r\n",
 		"a sharded message":        string(appendCommand(nil, "smessage", "a", "x")),
 		"an end of a subscription": confirmation("punsubscribe", "*"),
 		"no payload":               "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$-1\r\n",
@@ -269,11 +273,11 @@ func TestHearNonsense(t *testing.T) {
 			for range 3 {
 				require.NoError(t, h.read())
 			}
-			require.Equal(t, "subscribed marked ", e.told.String())
+			require.Equal(t, "marked ", e.told.String())
 			err := h.read()
 			require.Error(t, err)
 			require.False(t, errors.Is(err, io.EOF), "%v", err)
-			require.Equal(t, "subscribed marked ", e.told.String())
+			require.Equal(t, "marked ", e.told.String())
 		})
 	}
 }
@@ -286,13 +290,14 @@ func FuzzHear(f *testing.F) {
 		began + pmessage + mark + pmessage, pmessage + mark + pmessage,
 		began + string(appendCommand(nil, "pmessage", "a:*", "a:b", "01234567890")) + pmessage,
 		confirmation("punsubscribe", "a:*"), "-ERR x\r\n", "*4\r\n$8\r\npmessage\r\n$-1\r\n", helloAnswer,
+		began + "*3\r\n:1\r\n:0\r\n:0\r\n" + pmessage, "*3\r\n:1\r\n+0\r\n" + began,
 		"$20\r\n# Server\r\nrun_id:s\r\n\r\n" + began, "-NOPERM x\r\n" + began,
 	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, said string) {
 		e := &sequence{t: t, said: said}
-		h := hearing{r: newReader(strings.NewReader(said)), max: 10, patterns: 1, ear: e, counts: map[string]int64{}}
+		h := hearing{r: newReader(strings.NewReader(said)), max: 10, patterns: 1, ear: e, claimed: true, counts: map[string]int64{}}
 		if said != "" && (said[0] == '-' || said[0] == '$') && h.identify() != nil {
 			return
 		}
@@ -311,17 +316,15 @@ type sequence struct {
 	last map[string]RawName
 }
 
-func (e *sequence) Subscribed() {
-	if e.told.WriteString("subscribed "); e.told.Len() > 11 {
+func (e *sequence) Begins() Claim { return Claim{} }
+
+func (e *sequence) Unmarked() {
+	if e.told.WriteString("unmarked "); e.told.Len() > 9 {
 		e.t.Errorf("%s", e.told.String())
 	}
 }
 
-func (e *sequence) Marked(int64) {
-	if e.told.WriteString("marked "); !strings.HasPrefix(e.told.String(), "subscribed ") {
-		e.t.Errorf("%s", e.told.String())
-	}
-}
+func (e *sequence) Marked(int64) { e.told.WriteString("marked ") }
 
 func (e *sequence) Message(name RawName, channel string, payload []byte) {
 	e.told.WriteString("message ")

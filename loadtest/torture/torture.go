@@ -56,7 +56,6 @@ type world struct {
 	poster   *http.Client
 	shaky    atomic.Bool  // a Cluster is not whole
 	cuts     atomic.Int64 // by CLIENT KILL, begun and ended
-	healed   time.Time    // when the last fault was over; for the one that injects
 	draining atomic.Pointer[hub]
 	settling atomic.Bool // the end: nobody stalls any more
 }
@@ -248,7 +247,6 @@ func (w *world) inject(ctx context.Context, f fault, rng *rand.Rand) error {
 		err = pause(ctx, 3*time.Second)
 	}
 	w.history.Add(history.Record{Kind: history.Healed, Why: f.name})
-	w.healed = time.Now()
 	return err
 }
 

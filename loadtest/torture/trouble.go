@@ -50,25 +50,16 @@ func (w *world) weather(ctx context.Context, l links, d time.Duration, change fu
 	return pause(ctx, d)
 }
 
-// alone is for how long an instance may be the only one that has heard a raw message,
-// which it leaves to the one that leads: if it dies meanwhile, the message is lost, and if
-// it is cut off it brings it in when the others have gone on.
-const alone = 3 * time.Second
-
-// listening waits until all instances hear the raw channels, and have for a while: what
-// the last fault left to one of them is in the log.
+// listening waits until all instances hear the raw channels: what one alone hears is lost
+// with it.
 func (w *world) listening(ctx context.Context) error {
-	err := await(ctx, "all instances listen", func() bool {
+	return await(ctx, "all instances listen", func() bool {
 		n := int64(0)
 		for _, primary := range w.db.primaries(ctx) {
 			n += primary.client.PubSubNumSub(ctx, "pushhub:ingest").Val()["pushhub:ingest"]
 		}
 		return int(n) == len(w.hubs)
 	})
-	if err != nil {
-		return err
-	}
-	return pause(ctx, time.Until(w.healed.Add(alone)))
 }
 
 // restart kills an instance and starts it again.
