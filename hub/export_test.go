@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // What the tests of package hub_test need from the inside. They are outside
@@ -26,6 +27,18 @@ var Rules = []struct {
 
 // SwitchOff switches rules off, before the first use of the hub.
 func (h *Hub) SwitchOff(r Rule) { h.off |= r }
+
+// Narrow makes all bounds so small that a few events come to each, before the first use
+// of the hub.
+func (h *Hub) Narrow() {
+	h.bounds = bounds{
+		pieceEvents: 3, someEvents: 2, pieceTopics: 2, fewTopics: 1, window: 2,
+		follow: 3, scan: 8,
+		ringBytes: 1000, ringAge: 2000,
+		tails: 4, tailEvents: 12, index: 3, tailAge: 5 * time.Second,
+		kept: 3,
+	}
+}
 
 // Check says what is wrong with the state of the hub, which nobody may be
 // changing the sessions of meanwhile.

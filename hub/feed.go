@@ -55,7 +55,7 @@ func (h *Hub) Feed(ctx context.Context, tenant string, q FeedQuery) (Page, error
 		}
 		return false
 	}
-	r := newReplay(q.Wants, h.off, look)
+	r := h.newReplay(q.Wants, look)
 	take(r.rebase(head.Epoch, head.Past, head.Head))
 	for _, p := range r.parts {
 		if p.fresh && p.newest == 0 {

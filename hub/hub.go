@@ -25,10 +25,11 @@ type Options struct {
 // Its methods may be called by several goroutines at once.
 type Hub struct {
 	// fixed after construction
-	log   Log
-	opts  Options
-	stats Stats
-	off   rule // rules that a test has switched off
+	log    Log
+	opts   Options
+	stats  Stats
+	off    rule // rules that a test has switched off
+	bounds bounds
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -64,7 +65,7 @@ func New(log Log, opts Options) *Hub {
 	if opts.Linger <= 0 {
 		opts.Linger = 10 * time.Second
 	}
-	h := &Hub{log: log, opts: opts, tenants: map[string]*tenant{}}
+	h := &Hub{log: log, opts: opts, bounds: usual, tenants: map[string]*tenant{}}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	log.Listen(h)
 	return h

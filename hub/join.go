@@ -9,9 +9,6 @@ import (
 )
 
 const (
-	maxFollow = 256  // events queued under the tenant's lock when a session goes live
-	maxScan   = 2048 // events of the ring looked through for exact topics
-
 	minPause = 50 * time.Millisecond // after the log could not be asked, doubling …
 	maxPause = 2 * time.Second       // … up to this
 )
@@ -72,7 +69,7 @@ func (s *Session) again() *arrival {
 }
 
 func (s *Session) replay(wants []Want) *replay {
-	return newReplay(wants, s.t.h.off, func(q Query, reach uint64) (View, error) { return s.t.look(s.work.ctx, q, reach) })
+	return s.t.h.newReplay(wants, func(q Query, reach uint64) (View, error) { return s.t.look(s.work.ctx, q, reach) })
 }
 
 // atOnce is join where neither the log nor a wait is needed: where it is, atOnce is
@@ -84,7 +81,7 @@ func (s *Session) atOnce(a *arrival) bool {
 		return false
 	}
 	events := t.ring.after(a.r.at)
-	if len(events) > maxFollow {
+	if len(events) > t.h.bounds.follow {
 		return false
 	}
 	s.enter(a, events)
@@ -182,9 +179,9 @@ func (s *Session) advance(a *arrival) ([]step, next) {
 	if r.at < t.pos {
 		events = t.ring.after(r.at)
 	}
-	if len(events) > maxFollow {
+	if most := t.h.bounds.follow; len(events) > most {
 		t.mu.Unlock() // the events stay as they are
-		steps := r.follow(events, maxFollow)
+		steps := r.follow(events, most)
 		t.mu.Lock()
 		return steps, goOn
 	}
@@ -225,8 +222,8 @@ func (t *tenant) reach(r *replay) uint64 {
 			return t.ring.lo
 		}
 	}
-	if t.pos > t.ring.lo+maxScan {
-		return t.pos - maxScan
+	if scan := t.h.bounds.scan; t.pos > t.ring.lo+scan {
+		return t.pos - scan
 	}
 	return t.ring.lo
 }

@@ -7,15 +7,6 @@ import (
 	"github.com/pushhub/pushhub/protocol"
 )
 
-// Bounds of one piece of a replay.
-const (
-	pieceEvents = 128  // of one topic, of few topics
-	someEvents  = 16   // of one topic, of many
-	pieceTopics = 256  // asked for in one Look
-	fewTopics   = 64   // more are read by windows of seqs
-	firstWindow = 1024 // seqs
-)
-
 // findNewest turns "the newest n" of topics into places before them.
 func (r *replay) findNewest() error {
 	var asked []TopicQuery
@@ -27,7 +18,7 @@ func (r *replay) findNewest() error {
 			asked = append(asked, TopicQuery{Topic: topic, Newest: pl.newest})
 		}
 	}
-	for chunk := range slices.Chunk(asked, pieceTopics) {
+	for chunk := range slices.Chunk(asked, r.bounds.pieceTopics) {
 		v, err := r.ask(Query{Topics: chunk})
 		if err != nil {
 			return err
@@ -53,19 +44,19 @@ func (r *replay) findNewest() error {
 // true, whatever is trimmed.
 func (r *replay) fetch() ([]step, error) {
 	active, next := r.active()
-	end, limit := r.to, pieceEvents
+	end, limit := r.to, r.bounds.pieceEvents
 	if !r.known {
 		end = math.MaxUint64
 	}
-	if len(active) > fewTopics {
-		end, limit = min(end, max(r.at, next)+r.window), someEvents
+	if len(active) > r.bounds.fewTopics {
+		end, limit = min(end, max(r.at, next)+r.window), r.bounds.someEvents
 		active = slices.DeleteFunc(active, func(topic string) bool { return r.topics[topic].next > end })
 	}
 	frontier := end
 	var steps []step
 	var events []*protocol.Event
 	var whole []*place // all that is left of them is in events
-	for chunk := range slices.Chunk(active, pieceTopics) {
+	for chunk := range slices.Chunk(active, r.bounds.pieceTopics) {
 		q := Query{Topics: make([]TopicQuery, len(chunk))}
 		for i, topic := range chunk {
 			q.Topics[i] = TopicQuery{Topic: topic, After: max(r.topics[topic].have, r.at), Limit: limit}
@@ -111,7 +102,7 @@ func (r *replay) fetch() ([]step, error) {
 		pl := r.topics[e.Topic]
 		pl.next, pl.done = e.Cursor.Seq, false
 	}
-	if n < pieceEvents && r.window < r.to {
+	if n < r.bounds.pieceEvents && r.window < r.to {
 		r.window *= 2
 	}
 	r.at = max(r.at, frontier)

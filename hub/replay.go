@@ -20,10 +20,11 @@ var errEpoch = errors.New("the log began a new epoch")
 // however the log is trimmed meanwhile.
 type replay struct {
 	// fixed after construction
-	look  lookFunc
-	skip  func(topic string) bool // topics that others care for; nil: none
-	off   rule
-	lower bool // where a topic lies in several parts the lowest cursor counts, else an exact topic's own
+	look   lookFunc
+	skip   func(topic string) bool // topics that others care for; nil: none
+	off    rule
+	bounds *bounds
+	lower  bool // where a topic lies in several parts the lowest cursor counts, else an exact topic's own
 
 	parts  []*part
 	epoch  string // "" before the first rebase
@@ -69,8 +70,8 @@ type step struct {
 // earlier answer has reached.
 type lookFunc func(q Query, reach uint64) (View, error)
 
-func newReplay(wants []Want, off rule, look lookFunc) *replay {
-	r := &replay{look: look, off: off, topics: map[string]*place{}}
+func (h *Hub) newReplay(wants []Want, look lookFunc) *replay {
+	r := &replay{look: look, off: h.off, bounds: &h.bounds, topics: map[string]*place{}}
 	for _, w := range wants {
 		r.parts = append(r.parts, &part{want: w, fresh: w.Since.IsZero()})
 	}
@@ -227,7 +228,7 @@ func (r *replay) begin() ([]step, error) {
 	for _, p := range r.parts {
 		p.newest = 0
 	}
-	r.open, r.known, r.to, r.window = true, q.Index, v.Head, firstWindow
+	r.open, r.known, r.to, r.window = true, q.Index, v.Head, r.bounds.window
 	return steps, nil
 }
 

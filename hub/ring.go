@@ -15,36 +15,29 @@ type ring struct {
 	pushed time.Time // when the newest came
 }
 
-// Bounds of a ring. A client that reconnects at once finds what it missed here
-// and costs the log nothing.
-const (
-	ringBytes = 8 << 20
-	ringAgeMS = 60_000
-)
-
 func (r *ring) reset(pos uint64) { *r = ring{lo: pos} }
 
-func (r *ring) push(e *protocol.Event) {
+func (r *ring) push(e *protocol.Event, b *bounds) {
 	r.events = append(r.events, e)
 	r.bytes += len(e.JSON)
 	r.pushed = time.Now()
-	if r.bytes > ringBytes || e.At-r.events[0].At > ringAgeMS {
-		r.trim(e.At)
+	if r.bytes > b.ringBytes || e.At-r.events[0].At > b.ringAge {
+		r.trim(e.At, b)
 	}
 }
 
 // age trims by the time that has passed since the newest came, which no clock's jump
 // changes.
-func (r *ring) age() {
+func (r *ring) age(b *bounds) {
 	if n := len(r.events); n > 0 {
-		r.trim(r.events[n-1].At + time.Since(r.pushed).Milliseconds())
+		r.trim(r.events[n-1].At+time.Since(r.pushed).Milliseconds(), b)
 	}
 }
 
-// trim drops what is older than a minute at now (ms), and what is over the bound.
-func (r *ring) trim(now int64) {
+// trim drops what is too old at now (ms), and what is over the bound.
+func (r *ring) trim(now int64, b *bounds) {
 	n := 0
-	for n < len(r.events) && (r.bytes > ringBytes || now-r.events[n].At > ringAgeMS) {
+	for n < len(r.events) && (r.bytes > b.ringBytes || now-r.events[n].At > b.ringAge) {
 		r.bytes -= len(r.events[n].JSON)
 		r.lo = r.events[n].Cursor.Seq
 		n++

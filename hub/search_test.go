@@ -34,7 +34,7 @@ func bearable(n, withRaceDetector int) int {
 
 // The search for holes: see package search. `make search` runs it without end.
 func TestSearch(t *testing.T) {
-	of := search.Subject{Check: (*hub.Hub).Check}
+	of := search.Subject{Narrow: (*hub.Hub).Narrow, Check: (*hub.Hub).Check}
 	if *searchSchedule != "" {
 		s, err := search.Parse(*searchSchedule)
 		if err != nil {
@@ -74,7 +74,7 @@ func TestSearch(t *testing.T) {
 // Where the channel is not deaf, and no server was a primary and goes on, nothing has to be shown
 // to be missing by a later event or a verify: the log tells of it.
 func TestPrompt(t *testing.T) {
-	of := search.Subject{Check: (*hub.Hub).Check, Prompt: true}
+	of := search.Subject{Narrow: (*hub.Hub).Narrow, Check: (*hub.Hub).Check, Prompt: true}
 	sum := search.Check(t, of, bearable(500, 100), *searchSeed, search.Kinds("deafen", "swallow", "split", "demote")...)
 	t.Logf("%+v", sum)
 	if sum.Reconnects == 0 || sum.Heals == 0 {

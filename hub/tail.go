@@ -33,15 +33,6 @@ type index struct {
 	at     time.Time
 }
 
-// Bounds of what tails and an index may hold in a tenant. Over them they are dropped:
-// they are a cache for storms.
-const (
-	maxTails      = 1024
-	maxTailEvents = 1200
-	maxIndex      = 10_000
-	tailAge       = time.Minute
-)
-
 // fromTails answers q from memory, up to pos, if it can.
 func (t *tenant) fromTails(q Query) (View, bool) {
 	v := View{Epoch: t.epoch, Past: t.past, Head: t.pos}
@@ -87,7 +78,7 @@ func (t *tenant) fromIndex(after uint64, v *View) bool {
 	if x == nil || after < x.lo || x.hi > t.pos {
 		return false
 	}
-	if x.hi < t.ring.lo || time.Since(x.at) > tailAge || len(x.last) > maxIndex {
+	if x.hi < t.ring.lo || time.Since(x.at) > t.h.bounds.tailAge || len(x.last) > t.h.bounds.index {
 		t.index = nil
 		return false
 	}
@@ -108,12 +99,12 @@ func (t *tenant) tail(tq TopicQuery) *tail {
 	n := 0
 	list := slices.DeleteFunc(t.tails[tq.Topic], func(tl *tail) bool {
 		n += len(tl.events)
-		return tl.stale(t.ring.lo)
+		return t.stale(tl)
 	})
 	if len(list) > 0 && !t.follow(list[len(list)-1], tq.Topic) {
 		list = list[:len(list)-1]
 	}
-	if len(list) == 0 || n > maxTailEvents {
+	if len(list) == 0 || n > t.h.bounds.tailEvents {
 		delete(t.tails, tq.Topic)
 		return nil
 	}
@@ -126,9 +117,9 @@ func (t *tenant) tail(tq TopicQuery) *tail {
 	return nil
 }
 
-// stale says whether a tail is of no use any more. lo is that of the ring.
-func (tl *tail) stale(lo uint64) bool {
-	return tl.hi < lo && !tl.more || time.Since(tl.at) > tailAge
+// stale says whether a tail is of no use any more.
+func (t *tenant) stale(tl *tail) bool {
+	return tl.hi < t.ring.lo && !tl.more || time.Since(tl.at) > t.h.bounds.tailAge
 }
 
 // answers says whether all that tq asks for is in the tail, or a part from its
@@ -167,13 +158,13 @@ func (t *tenant) keepTails(q Query, v View) {
 	if v.Epoch != t.epoch || v.Head < t.ring.lo {
 		return
 	}
-	if q.Index && len(v.Index) <= maxIndex && (t.index == nil || q.IndexAfter < t.index.lo || t.index.hi < t.ring.lo) {
+	if q.Index && len(v.Index) <= t.h.bounds.index && (t.index == nil || q.IndexAfter < t.index.lo || t.index.hi < t.ring.lo) {
 		t.index = &index{lo: q.IndexAfter, hi: v.Head, floor: v.Floor, last: map[string]uint64{}, at: time.Now()}
 		for _, tl := range v.Index {
 			t.index.last[tl.Topic] = tl.Last
 		}
 	}
-	if len(t.tails)+len(q.Topics) > maxTails {
+	if len(t.tails)+len(q.Topics) > t.h.bounds.tails {
 		clear(t.tails)
 	}
 	for i, tq := range q.Topics {
@@ -191,7 +182,7 @@ func (t *tenant) keepTails(q Query, v View) {
 		list := []*tail{}
 		for _, old := range t.tails[tq.Topic] {
 			switch {
-			case old.stale(t.ring.lo):
+			case t.stale(old):
 			case old.hi >= tl.lo && tl.hi >= old.lo:
 				tl = tl.join(old)
 			default:

@@ -47,9 +47,6 @@ type tenant struct {
 	dirty []Sink // scratch of live: owned by the one who calls it
 }
 
-// What a tenant keeps of its channel while it recovers. Over it, it looks again.
-const maxKept = 1000
-
 func newTenant(h *Hub, name string) *tenant {
 	t := &tenant{
 		h: h, name: name,
@@ -180,7 +177,7 @@ func flush(dirty []Sink) []Sink {
 // With mu held.
 func (t *tenant) take(e *protocol.Event, dirty *[]Sink) bool {
 	if !t.ok {
-		if len(t.kept) >= maxKept {
+		if len(t.kept) >= t.h.bounds.kept {
 			t.kept, t.missed = nil, true
 		}
 		t.kept = append(t.kept, e)
@@ -196,7 +193,7 @@ func (t *tenant) take(e *protocol.Event, dirty *[]Sink) bool {
 		return true
 	}
 	t.pos, t.deaf = e.Cursor.Seq, 0
-	t.ring.push(e)
+	t.ring.push(e, &t.h.bounds)
 	t.deliver(e, dirty)
 	t.notify()
 	return true
@@ -306,7 +303,7 @@ func (t *tenant) settle(v View, dirty *[]Sink) {
 // verify finds a channel that is alive but deaf: what the log has must come.
 func (t *tenant) verify() {
 	t.mu.Lock()
-	t.ring.age()
+	t.ring.age(&t.h.bounds)
 	ok, gen, known := t.ok, t.gen, t.cursor()
 	t.mu.Unlock()
 	if !ok || t.h.off.has(ruleVerify) {

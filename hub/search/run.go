@@ -22,9 +22,10 @@ import (
 // Subject is what is searched: the code as it is, or without some rule. All
 // fields are optional.
 type Subject struct {
-	Hub   func(*hub.Hub)                                // is given each new hub
-	Check func(*hub.Hub) error                          // says what is wrong with a hub's state
-	Log   func(redislog.Options) (*redislog.Log, error) // opens a log; redislog.Open
+	Hub    func(*hub.Hub)                                // is given each new hub
+	Narrow func(*hub.Hub)                                // is given it in schedules that are Narrow
+	Check  func(*hub.Hub) error                          // says what is wrong with a hub's state
+	Log    func(redislog.Options) (*redislog.Log, error) // opens a log; redislog.Open
 	// Prompt has every event come without a later one or a verify to show that it
 	// is missing: there are none. The schedules must have no connections that
 	// are deaf, or of a server that was the primary.
@@ -157,6 +158,9 @@ func (x *run) start() *instance {
 	i.hub = hub.New(i.log, opts)
 	if x.Hub != nil {
 		x.Hub(i.hub)
+	}
+	if x.Schedule.Narrow && x.Subject.Narrow != nil {
+		x.Subject.Narrow(i.hub)
 	}
 	return i
 }

@@ -22,6 +22,7 @@ type Schedule struct {
 	Cut       int  // > 0: at most so many events of a topic in one answer of the log
 	Lossless  bool // no step makes a gap necessary
 	Cluster   bool
+	Narrow    bool // hubs read, queue and keep very little at once
 	Steps     []Step
 }
 
@@ -35,6 +36,9 @@ type Step struct {
 func (s Schedule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d %s %d %v %v", s.Hubs, s.Retention, s.Cut, s.Lossless, s.Cluster)
+	if s.Narrow {
+		b.WriteString(" narrow")
+	}
 	for _, step := range s.Steps {
 		fmt.Fprintf(&b, " %s:%d", step.Kind, step.Seed)
 	}
@@ -57,7 +61,11 @@ func Parse(text string) (Schedule, error) {
 	if _, err := hub.ParseRetention(s.Retention); err != nil {
 		return Schedule{}, err
 	}
-	for _, p := range part[5:] {
+	steps := part[5:]
+	if s.Narrow = len(steps) > 0 && steps[0] == "narrow"; s.Narrow {
+		steps = steps[1:]
+	}
+	for _, p := range steps {
 		name, seed, _ := strings.Cut(p, ":")
 		n, err := strconv.ParseUint(seed, 10, 64)
 		if err != nil || kindOf(name) == nil {
@@ -86,6 +94,7 @@ func Schedules(only ...string) *rapid.Generator[Schedule] {
 		}
 		s.Cut = pick(rng, 0, 0, 1, 2, 5)
 		s.Cluster = rng.IntN(4) == 0
+		s.Narrow = rng.IntN(2) == 0
 		var some []*kind
 		total := 0
 		for i := range kinds {
