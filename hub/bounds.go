@@ -17,7 +17,7 @@ type bounds struct {
 	scan   uint64 // events of the ring looked through for exact topics
 
 	// The ring of a tenant: a client that reconnects at once finds what it missed there,
-	// and costs the log nothing.
+	// and costs the log nothing. And what a tenant keeps of its channel while it recovers.
 	ringBytes int
 	ringAge   int64 // ms
 
@@ -27,9 +27,6 @@ type bounds struct {
 	tailEvents int // of one topic
 	index      int // topics
 	tailAge    time.Duration
-
-	// What a tenant keeps of its channel while it recovers. Over it, it looks again.
-	kept int
 }
 
 var usual = bounds{
@@ -37,5 +34,4 @@ var usual = bounds{
 	follow: 256, scan: 2048,
 	ringBytes: 8 << 20, ringAge: 60_000,
 	tails: 1024, tailEvents: 1200, index: 10_000, tailAge: time.Minute,
-	kept: 1000,
 }

@@ -36,7 +36,6 @@ func (h *Hub) Narrow() {
 		follow: 3, scan: 8,
 		ringBytes: 1000, ringAge: 2000,
 		tails: 4, tailEvents: 12, index: 3, tailAge: 5 * time.Second,
-		kept: 3,
 	}
 }
 

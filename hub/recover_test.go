@@ -2,6 +2,7 @@ package hub_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -63,6 +64,19 @@ func TestRecoverUnderTraffic(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		s.until(t, 201)
+		require.EqualValues(t, 1, h.Stats().Heals.Load())
+	})
+}
+
+// However much comes during the look: all of it is kept that a ring holds.
+func TestRecoverUnderMuchTraffic(t *testing.T) {
+	onSlow(t, func(t *testing.T, h *hub.Hub, _ *slowLog, mem *memlog.Log, s *sink) {
+		mem.Reset("acme")
+		for range 300 {
+			publish(t, h, slices.Repeat([]string{"a"}, 30)...)
+			time.Sleep(time.Millisecond)
+		}
+		require.Equal(t, "live a 9000", s.until(t, 9001)[9000])
 		require.EqualValues(t, 1, h.Stats().Heals.Load())
 	})
 }

@@ -33,8 +33,7 @@ type tenant struct {
 	ring    ring
 	tails   map[string][]*tail // by topic, disjoint, in order
 	index   *index             // nil: none is kept
-	kept    []*protocol.Event  // came while not ok
-	missed  bool               // kept overflowed
+	kept    ring               // the newest that came while not ok; what it had to drop shows as a hole
 
 	sessions []*Session         // each at its place
 	exact    map[string]*[]*sub // live subscriptions of topics
@@ -82,7 +81,7 @@ func (t *tenant) lose() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.covered = false
-	t.kept = nil
+	t.kept = ring{}
 	t.hold()
 }
 
@@ -177,17 +176,14 @@ func flush(dirty []Sink) []Sink {
 // With mu held.
 func (t *tenant) take(e *protocol.Event, dirty *[]Sink) bool {
 	if !t.ok {
-		if len(t.kept) >= t.h.bounds.kept {
-			t.kept, t.missed = nil, true
-		}
-		t.kept = append(t.kept, e)
+		t.kept.push(e, &t.h.bounds)
 		return true
 	}
 	switch {
 	case e.Cursor.Epoch != t.epoch && !t.h.off.has(ruleLiveEpoch),
 		e.Cursor.Seq > t.pos+1 && !t.h.off.has(ruleHole):
 		t.hold()
-		t.kept = append(t.kept, e)
+		t.kept.push(e, &t.h.bounds)
 		return false
 	case e.Cursor.Seq <= t.pos:
 		return true
@@ -285,8 +281,8 @@ func (t *tenant) settle(v View, dirty *[]Sink) {
 	for _, s := range t.sessions {
 		s.rejoin()
 	}
-	kept, again := t.kept, t.missed
-	t.kept, t.missed = nil, false
+	kept, again := t.kept.events, false
+	t.kept = ring{}
 	for _, e := range kept {
 		if e.Cursor.Epoch == t.epoch {
 			t.take(e, dirty)
@@ -295,7 +291,7 @@ func (t *tenant) settle(v View, dirty *[]Sink) {
 		}
 	}
 	if again {
-		t.hold() // look once more: what was dropped may be after this look
+		t.hold() // look once more
 	}
 	t.notify()
 }
