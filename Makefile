@@ -41,7 +41,7 @@ deps:
 
 # Each row of docs/performance.md, against the yardstick in the same run.
 LOAD = bin/loadtest $(1) --rounds 3 --server bin/pushhub || failed="$$failed '$(1)'"
-ROW  = $(call LOAD,$(1) --floor --duration 8s)
+ROW  = $(call LOAD,$(1) --duration 8s)
 MOST = --warmup 1s --duration 3s
 
 bench: build ## the rows of docs/performance.md, with their ratios and limits
@@ -56,8 +56,8 @@ bench: build ## the rows of docs/performance.md, with their ratios and limits
 	$(call LOAD,idle --max-bytes 2048 --max-goroutines 100); \
 	$(call LOAD,idle --sse 1 --max-bytes 2048 --max-goroutines 100); \
 	$(call LOAD,slow --max-stall-ratio 1.2 --max-bytes 1114112); \
-	$(call LOAD,saturate --floor --clients 1000 --limit 100ms --rate 100 $(MOST) --min-rate-ratio 4); \
-	$(call LOAD,saturate --floor --clients 10000 --limit 500ms --rate 10 $(MOST) --min-rate-ratio 3); \
+	$(call LOAD,saturate --clients 1000 --limit 100ms --rate 100 $(MOST) --min-rate-ratio 4); \
+	$(call LOAD,saturate --clients 10000 --limit 500ms --rate 10 $(MOST) --min-rate-ratio 3); \
 	$(call LOAD,reconnect --kill --log redis --topics 10 --per-client 10 --rate 20 --duration 24s --inflight 256 --max-reads 100); \
 	$(call ROW,broadcast --clients 1000 --rate 100 --max-cpu-ratio 1.16); \
 	$(call ROW,broadcast --clients 5000 --rate 20 --max-cpu-ratio 1.16); \

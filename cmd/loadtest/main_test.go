@@ -71,8 +71,8 @@ func TestScenarios(t *testing.T) {
 		return append(args, "--server", server, "--clients", "60", "--warmup", "100ms", "--duration", "500ms")
 	}
 	for _, args := range [][]string{
-		{"broadcast", "--rate", "50", "--sse", "0.5", "--floor", "--naive"},
-		{"jobs", "--topics", "12", "--per-client", "3", "--rate", "200", "--floor", "--naive", "--batch", "4", "--linger", "30ms"},
+		{"broadcast", "--rate", "50", "--sse", "0.5", "--naive"},
+		{"jobs", "--topics", "12", "--per-client", "3", "--rate", "200", "--naive", "--batch", "4", "--linger", "30ms"},
 		{"reconnect", "--away", "20ms", "--sse", "0.5"},
 		{"soak", "--topics", "3", "--per-client", "2", "--churn", "0.2", "--duration", "1200ms"},
 		{"slow", "--rate", "50", "--duration", "1s"},
@@ -81,18 +81,21 @@ func TestScenarios(t *testing.T) {
 			t.Parallel()
 			report := command(t, 0, append(small(args[0]), args[1:]...)...)
 			require.Empty(t, report.Failures)
-			for _, r := range report.Rounds[0] {
+			require.Equal(t, "floor", report.Rounds[0][1].Target)
+			for i, r := range report.Rounds[0] {
 				require.Positive(t, r.Deliveries, r.Target)
 				require.Positive(t, r.Latency.Count, r.Target)
 				require.Positive(t, r.CPU, r.Target)
-				require.Zero(t, r.Counts.Faults(), r.Target)
+				if keeps := i == 0 || args[0] != "reconnect" && args[0] != "soak"; keeps { // the yardsticks keep nothing for who comes back
+					require.Zero(t, r.Counts.Faults(), r.Target)
+				}
 				require.Empty(t, r.Errors, r.Target)
 			}
 		})
 	}
 	t.Run("slow, and cut off", func(t *testing.T) {
 		t.Parallel()
-		r := command(t, 0, append(small("slow"), "--clients", "20", "--size", "60000", "--rate", "100", "--duration", "4s")...).Rounds[0][0]
+		r := command(t, 0, append(small("slow"), "--clients", "20", "--size", "60000", "--rate", "100", "--duration", "4s", "--no-floor")...).Rounds[0][0]
 		require.Equal(t, 2, r.Stalled)
 		require.NotEmpty(t, r.Errors, "who stalled was disconnected")
 		require.Zero(t, r.Counts.Faults()+r.Counts.Cut+r.Counts.Gaps, "and came back, and got it all")
@@ -100,7 +103,7 @@ func TestScenarios(t *testing.T) {
 	})
 	t.Run("kill", func(t *testing.T) {
 		t.Parallel()
-		r := command(t, 0, append(small("reconnect"), "--kill", "--log", "redis", "--topics", "5", "--per-client", "5", "--max-reads", "20")...).Rounds[0][0]
+		r := command(t, 0, append(small("reconnect"), "--kill", "--log", "redis", "--topics", "5", "--per-client", "5", "--max-reads", "20", "--no-floor")...).Rounds[0][0]
 		require.Positive(t, r.LogReads)
 		require.Zero(t, r.Counts.Faults())
 		require.Equal(t, 60, r.Errors["the server closed the connection"])
@@ -108,19 +111,20 @@ func TestScenarios(t *testing.T) {
 	})
 	t.Run("idle", func(t *testing.T) {
 		t.Parallel()
-		report := command(t, 0, append(small("idle"), "--floor")...)
+		report := command(t, 0, small("idle")...)
 		require.Positive(t, report.Rounds[0][0].Resident)
 		require.Positive(t, report.Rounds[0][0].Goroutines)
+		require.Equal(t, "floor", report.Rounds[0][1].Target)
 	})
 	t.Run("storm", func(t *testing.T) {
 		t.Parallel()
-		report := command(t, 0, append(small("storm"), "--floor", "--rounds", "2")...)
+		report := command(t, 0, append(small("storm"), "--rounds", "2")...)
 		require.Len(t, report.Rounds, 2)
 		require.Equal(t, "upgrade", report.Rounds[1][1].Target)
 	})
 	t.Run("thresholds", func(t *testing.T) {
 		t.Parallel()
-		report := command(t, 1, append(small("broadcast"), "--rate", "50", "--floor", "--max-p99", "1ns", "--max-cpu-ratio", "0.0001", "--min-rate", "1e9", "--max-allocs", "0.0001")...)
+		report := command(t, 1, append(small("broadcast"), "--rate", "50", "--max-p99", "1ns", "--max-cpu-ratio", "0.0001", "--min-rate", "1e9", "--max-allocs", "0.0001")...)
 		require.Len(t, report.Failures, 4)
 	})
 }
@@ -170,7 +174,7 @@ func leaky(t *testing.T) string {
 func TestLossFails(t *testing.T) {
 	peer := filepath.Join(t.TempDir(), "peer.json")
 	require.NoError(t, os.WriteFile(peer, []byte(`{"name": "leaky", "sse": {"path": "/stream"}, "publish": {"method": "POST", "path": "/publish", "body": "{data}"}}`), 0o600))
-	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms", "--floor",
+	report := command(t, 1, "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms",
 		"--max-p99", "1h", "--max-allocs", "1000", "--max-cpu", "1e9", "--max-user-cpu", "1e9", "--max-cpu-ratio", "1e9", "--max-bytes", "1e9", "--max-goroutines", "1e9", "--max-reads", "1e9", "--max-stall-ratio", "1e9")
 	require.Equal(t, []string{"leaky: 5 events lost silently",
 		"--max-stall-ratio 1e+09: it was not measured", "--max-cpu 1e+09: it was not measured", "--max-user-cpu 1e+09: it was not measured",

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -38,7 +39,7 @@ type server struct {
 
 // judgement says what to compare with, what fails, and where to write it.
 type judgement struct {
-	Floor  bool `help:"Alternate with the yardstick (floor; for storm: upgrade)."`
+	Floor  bool `default:"true" negatable:"" help:"Alternate with the yardstick (floor; for storm: upgrade), unless the server is on another machine."`
 	Naive  bool `help:"Alternate with the naive hub too."`
 	Rounds int  `default:"1" help:"Rounds; the table has medians."`
 
@@ -172,15 +173,19 @@ func (m *measured) subjects(ctx context.Context, scenario string, start loadtest
 			return loadtest.StartYardstick(name, []string{program}, m.Size, start)
 		}
 	}
-	if m.Floor && scenario == "storm" {
-		list = append(list, yardstick("upgrade"))
-	} else if m.Floor {
-		list = append(list, yardstick("floor"))
+	if m.Floor && m.here() {
+		list = append(list, yardstick(map[bool]string{true: "upgrade", false: "floor"}[scenario == "storm"]))
 	}
 	if m.Naive {
 		list = append(list, yardstick("naive"))
 	}
 	return list
+}
+
+// here says whether the server is on this machine.
+func (m *measured) here() bool {
+	u, err := url.Parse(m.URL)
+	return m.URL == "" || err == nil && (u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback())
 }
 
 // given is the server that runs already.
