@@ -32,6 +32,15 @@ func (c *Counts) add(d Counts) {
 	c.Cut += d.Cut
 }
 
+// superseded says how many events the server counts as superseded. What was passed over
+// beyond that was not: it is lost.
+func (c *Counts) superseded(n uint64) {
+	if c.Conflated > n {
+		c.Lost += c.Conflated - n
+		c.Conflated = n
+	}
+}
+
 // A subscription is one client × topic.
 type subscription struct {
 	last      uint64 // n of the newest event received

@@ -17,7 +17,7 @@ type Plan struct {
 	Batch      int           `default:"${batch=1}" help:"Most events published at once, where several are due."`
 	Linger     time.Duration `default:"0s" help:"How long an event waits for others to be published with; it counts as latency."`
 	Raw        bool          `help:"Publish by Redis PUBLISH instead of HTTP."`
-	Keyed      bool          `help:"Give events a conflation key: what is passed over then counts as conflated, but for the newest."`
+	Keyed      bool          `help:"Give events a conflation key: what is passed over then counts as conflated, but for the newest, and for what exceeds the server's own count (pushhub_conflated_total)."`
 	Inflight   int           `default:"64" help:"Handshakes at a time."`
 	Prefix     string        `default:"${prefix=load}" help:"First token of the topics' names."`
 }

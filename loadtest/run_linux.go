@@ -86,8 +86,11 @@ func (r *run) usage() Usage {
 	return u
 }
 
-// mallocs is the metric of a server in Go that counts what it allocated.
-const mallocs = "go_memstats_mallocs_total"
+// Metrics of the server: what it allocated, and which events it superseded.
+const (
+	mallocs   = "go_memstats_mallocs_total"
+	conflated = "pushhub_conflated_total"
+)
 
 // settleTime bounds the wait for what is on its way when publishing has ended.
 const settleTime = 15 * time.Second
@@ -113,6 +116,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	defer cancel()
 	publishing, endPublishing := context.WithCancel(ctx)
 	defer endPublishing()
+	before, counts := r.target.metric(conflated)
 	var published []uint64
 	var pace Pace
 	var group sync.WaitGroup
@@ -130,7 +134,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 		r.target.Process.Begin()
 	}
 	first, own, used, machine := r.swarm.Snapshot(nil), ownCPU(), r.usage(), machineCPU()
-	allocs := r.target.metric(mallocs)
+	allocs, _ := r.target.metric(mallocs)
 	watching, endWatching := context.WithCancel(ctx)
 	group.Go(func() { r.watch(watching, from, first) })
 	var failed error
@@ -139,7 +143,7 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	}
 	alive := sleepUntil(ctx, to)
 	last, ownEnd, usedEnd, machineEnd := r.swarm.Snapshot(nil), ownCPU(), r.usage(), machineCPU()
-	allocs = r.target.metric(mallocs) - allocs
+	allocsEnd, _ := r.target.metric(mallocs)
 	endWatching()
 	endPublishing()
 	group.Wait()
@@ -152,13 +156,16 @@ func (r *run) stream(ctx context.Context, during func(ctx context.Context, to in
 	r.settle(ctx, published)
 
 	res := &r.result
+	if after, ok := r.target.metric(conflated); ok && counts && r.target.doomed == nil {
+		res.Counts.superseded(uint64(after - before))
+	}
 	res.Seconds = float64(last.At-first.At) / 1e9
 	res.Deliveries = last.Counts.Delivered - first.Counts.Delivered
 	n := max(1, float64(res.Deliveries))
 	res.Rate = float64(res.Deliveries) / res.Seconds
 	res.CPU = us(usedEnd.CPU-used.CPU) / n
 	res.UserCPU = res.CPU * usedEnd.User
-	res.Allocs = allocs / n
+	res.Allocs = (allocsEnd - allocs) / n
 	res.Busy = (usedEnd.CPU - used.CPU).Seconds() / res.Seconds
 	res.OwnCPU = us(ownEnd-own) / n
 	res.Others = max(0, (machineEnd-machine-(ownEnd-own)-(usedEnd.CPU-used.CPU)).Seconds()/res.Seconds)

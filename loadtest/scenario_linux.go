@@ -53,7 +53,7 @@ func Idle(ctx context.Context, t *Target, p Plan, say func(string, ...any)) (Res
 		return Result{}, err
 	}
 	res.PerClient = float64(res.Resident-before) / float64(p.Clients)
-	res.Goroutines = t.metric("go_goroutines")
+	res.Goroutines, _ = t.metric("go_goroutines")
 	res.Seconds = float64(now()-from) / 1e9
 	res.Busy = (r.usage().CPU - used.CPU).Seconds() / res.Seconds
 	res.Samples = r.samples

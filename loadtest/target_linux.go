@@ -318,29 +318,29 @@ func closeAll(list []Publisher) {
 	}
 }
 
-// metric reads one value without labels from the hub's /metrics; 0 where there is
-// none. Others may answer with an endless stream.
-func (t *Target) metric(name string) float64 {
+// metric reads one value without labels from the hub's /metrics; ok is false where there
+// is none. Others are not asked: they may answer with an endless stream.
+func (t *Target) metric(name string) (value float64, ok bool) {
 	if t.Peer.Name != Pushhub().Name {
-		return 0
+		return 0, false
 	}
 	client := http.Client{Timeout: 5 * time.Second}
 	res, err := client.Get("http://" + t.Addr + "/metrics")
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		return 0
+		return 0, false
 	}
 	for line := range bytes.Lines(b) {
 		if rest, ok := bytes.CutPrefix(line, []byte(name+" ")); ok {
-			v, _ := strconv.ParseFloat(strings.TrimSpace(string(rest)), 64)
-			return v
+			value, err = strconv.ParseFloat(strings.TrimSpace(string(rest)), 64)
+			return value, err == nil
 		}
 	}
-	return 0
+	return 0, false
 }
 
 // reads counts how often the hubs have read the log in Redis.

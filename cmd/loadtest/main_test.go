@@ -143,6 +143,7 @@ func leaky(t *testing.T) string {
 		close(more)
 		more = make(chan struct{})
 	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "pushhub_conflated_total 2") })
 	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for n := 0; ; {
@@ -182,6 +183,13 @@ func TestLossFails(t *testing.T) {
 		"--max-reads 1e+09: it was not measured", "--max-goroutines 1e+09: it was not measured",
 	}, report.Failures, "what is not known does not hold")
 	require.Len(t, report.Held, 1)
+
+	// With a key it may have superseded the event, unless it says that it has not.
+	for name, want := range map[string][]string{"leaky": {}, "pushhub": {"pushhub: 5 events lost silently"}} {
+		require.NoError(t, os.WriteFile(peer, []byte(`{"name": "`+name+`", "sse": {"path": "/stream"}, "publish": {"method": "POST", "path": "/publish", "body": "{data}", "keyed": "{data}"}}`), 0o600))
+		report = command(t, len(want), "broadcast", "--url", leaky(t), "--peer", peer, "--sse", "1", "--clients", "5", "--rate", "50", "--warmup", "100ms", "--duration", "500ms", "--no-floor", "--keyed")
+		require.Equal(t, want, report.Failures)
+	}
 }
 
 // A server that runs already is measured as one that was started, and raw messages come
