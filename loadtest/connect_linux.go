@@ -40,9 +40,9 @@ func RaiseFiles(clients int) error {
 	return nil
 }
 
-// perSource is how many connections one source address carries to one server;
-// the system has about 28,000 ports for each.
-const perSource = 10000
+// perSource is how many connections one source address carries to one server; the
+// system has about 28,000 ports for each, of which closed ones stay taken for a while.
+const perSource = 4000
 
 // source is the loopback address that client i connects from: 127.0.0.1,
 // 127.0.0.2, …
