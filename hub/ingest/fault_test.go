@@ -95,6 +95,27 @@ func TestKilledOften(t *testing.T) {
 	k.end(t, a, b)
 }
 
+// For an instance that has ended nobody waits, though it held what another had yet to
+// bring in.
+func TestNothingIsOpenToTheDead(t *testing.T) {
+	t.Parallel()
+	r := logtest.StartRedis(t)
+	a, b, _, _ := pair(t, r)
+	k := startTalk(t, r, 3, time.Millisecond)
+	eventually(t, heard(b, 100))
+	b.stop()
+	all, err := client(t, r).HGetAll(t.Context(), "pushhub:ingest").Result()
+	require.NoError(t, err)
+	open := 0
+	for field, said := range all {
+		if strings.HasPrefix(field, "open ") && !strings.HasPrefix(said, "0 ") {
+			open++
+		}
+	}
+	require.Equal(t, 1, open, "to the one that lives: %v", all)
+	k.end(t, a)
+}
+
 // A lone instance goes on where it was.
 func TestLoneIsCut(t *testing.T) {
 	t.Parallel()

@@ -153,6 +153,10 @@ func (g *Ingester) Run(ctx context.Context) {
 	g.more.Broadcast()
 	g.mu.Unlock()
 	working.Wait()
+	g.mu.Lock()
+	clear(g.queues) // who leads has heard the rest: nobody has to wait for this instance
+	g.mu.Unlock()
+	g.renew(calls)
 }
 
 // leave gives the lease back, and has those messages brought in that whoever leads then
