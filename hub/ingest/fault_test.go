@@ -95,6 +95,41 @@ func TestKilledOften(t *testing.T) {
 	k.end(t, a, b)
 }
 
+// An instance that ends brings in what it has heard, also if Redis does not take it at
+// once.
+func TestLeaveTriesAgain(t *testing.T) {
+	t.Parallel()
+	r := logtest.StartRedis(t)
+	p, startOne := behind(t, r)
+	i := startOne()
+	eventually(t, i.Stats().Leading.Load)
+	p.set(hold, commands)
+	c := client(t, r)
+	for n := range 10 {
+		require.NoError(t, c.Publish(t.Context(), "alerts:tenant:t0", n).Err())
+	}
+	eventually(t, func() bool { return i.Stats().Heard.Load() == 10 })
+	p.set(cut, commands)
+	time.AfterFunc(100*time.Millisecond, func() { p.set(pass, commands) })
+	i.stop()
+	require.Equal(t, numbers(10), data(t, openLog(t, r.URL()), "t0", "alerts"))
+}
+
+// Also what it takes another to have heard, who leads and does not know yet that it is
+// deaf.
+func TestLeaveLeavesNothingToTheDeaf(t *testing.T) {
+	t.Parallel()
+	r := logtest.StartRedis(t)
+	a, b, pa, _ := pair(t, r)
+	pa.set(hold, raw)
+	require.NoError(t, client(t, r).Publish(t.Context(), "alerts:tenant:t0", 0).Err())
+	eventually(t, func() bool { return b.Stats().Heard.Load() == 1 })
+	b.stop()
+	pa.set(cut, raw)
+	pa.set(pass, raw)
+	require.Equal(t, numbers(1), data(t, a.log, "t0", "alerts"))
+}
+
 // For an instance that has ended nobody waits, though it held what another had yet to
 // bring in.
 func TestNothingIsOpenToTheDead(t *testing.T) {

@@ -45,7 +45,7 @@ const (
 	// meanwhile, marks neither.
 	deaf = 8
 	// patience is with how many one waits for another to whom older messages are open
-	// and who brings none of them in.
+	// and who brings none of them in. It is longer than stale.
 	patience = 10
 )
 
@@ -102,7 +102,8 @@ type Ingester struct {
 	queues   map[string]*queue // tenant → its messages that wait; none is empty
 	held     int               // bytes of those
 	turns    []*queue          // to be seen to by a worker
-	closing  bool              // nothing more is heard
+	leaving  bool              // nothing more is heard, and all that waits is brought in
+	closing  bool              // nothing more is brought in
 
 	more *sync.Cond // with mu: turns has more, or it is closing
 }
@@ -134,8 +135,8 @@ func (g *Ingester) Refused() (time.Duration, error) {
 // Stats gives the counters.
 func (g *Ingester) Stats() *Stats { return &g.stats }
 
-// Run ingests until ctx ends. Then it brings in what it has heard and who leads has
-// not, or all if it leads itself, and gives the lease back.
+// Run ingests until ctx ends. Then it gives the lease back and brings in what it has
+// heard and is not in the log, for two seconds and as long as Redis takes to answer.
 func (g *Ingester) Run(ctx context.Context) {
 	calls, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -154,28 +155,38 @@ func (g *Ingester) Run(ctx context.Context) {
 	g.mu.Unlock()
 	working.Wait()
 	g.mu.Lock()
-	clear(g.queues) // who leads has heard the rest: nobody has to wait for this instance
+	left := 0
+	for _, q := range g.queues {
+		left += len(q.waiting)
+	}
+	clear(g.queues)
 	g.mu.Unlock()
-	g.renew(calls)
+	if left > 0 {
+		g.stats.Lost.Add(int64(left))
+		g.opts.Logger.Warn().Int("messages", left).Msg("raw messages are given up at the end: Redis does not take them")
+	}
+	g.renew(calls) // nobody has to wait for this instance
 }
 
-// leave gives the lease back, and has those messages brought in that whoever leads then
-// has not heard. If others take long to let it, they go in out of order.
+// leave gives the lease back, and has all that waits brought in: who leads may not have
+// heard it, and not know that yet. If others take long to let it, it goes in out of order.
 func (g *Ingester) leave(ctx context.Context) {
 	g.missing()
-	end := time.NewTimer(g.pace.last / 2)
-	defer end.Stop()
-	for {
+	g.mu.Lock()
+	g.leaving = true
+	g.mu.Unlock()
+	for late := time.Now().Add(g.pace.last / 2); ; {
 		g.renew(ctx)
+		if time.Now().After(late) {
+			g.mu.Lock()
+			g.clear = math.MaxInt64
+			g.mu.Unlock()
+		}
 		if !g.see() {
 			return
 		}
 		select {
-		case <-end.C:
-			g.mu.Lock()
-			defer g.mu.Unlock()
-			g.clear = math.MaxInt64
-			g.turnDue()
+		case <-ctx.Done():
 			return
 		case <-time.After(g.pace.least()):
 		}
@@ -311,7 +322,7 @@ func (g *Ingester) claim() redislog.Claim {
 			c.Open = cmp.Or(c.Open, g.at)
 		}
 	case g.unmarked:
-		c.Mark, c.Open = 0, cmp.Or(c.Open, redislog.OpenFromMark)
+		c.Mark, c.Open = 0, cmp.Or(c.Open, redislog.OpenAsBefore)
 	case g.begun:
 		c.Open = cmp.Or(c.Open, redislog.OpenAsBefore)
 	}
@@ -365,7 +376,7 @@ func (e ear) Begins() redislog.Claim {
 	g.count()
 	c := redislog.Claim{Owner: g.owner, Serial: g.serial, Stale: g.pace.stale, Open: cmp.Or(g.oldest(), redislog.OpenFromMark)}
 	if g.off.has(ruleBegins) {
-		c.Open = redislog.OpenAsBefore
+		c.Open = 0
 	}
 	return c
 }
@@ -386,10 +397,24 @@ func (e ear) Marked(mark int64) {
 	defer g.mu.Unlock()
 	g.unheard, g.at = 0, mark
 	if g.from == 0 {
+		if mark <= g.newest {
+			g.anew(mark)
+		}
 		g.from, g.newest = mark, mark
 		g.stats.Ready.Store(true)
 	}
 	g.hasten()
+}
+
+// anew: marks have fallen to this one, since Redis lost the last. What waits has no order
+// any more with what comes. With mu held.
+func (g *Ingester) anew(mark int64) {
+	g.clear = 0
+	for _, q := range g.queues {
+		for i := range q.waiting {
+			q.waiting[i].from = min(q.waiting[i].from, mark)
+		}
+	}
 }
 
 func (g *Ingester) warn(what string, err error) {

@@ -73,7 +73,9 @@ type peer struct {
 	name   string
 	g      *Ingester
 	alive  bool
+	plain  bool            // it may use no transactions
 	begins *redislog.Claim // with the subscription that is on the way; nil: none is
+	placed bool            // plain: the Claim was made, the subscription not
 	answer func()          // is on the way; nil: none is
 	next   int             // of stream, that it has not read yet; -1: it is not connected
 	mark   int64           // 0: none since it was connected
@@ -89,7 +91,7 @@ func (w *world) join() {
 	g.pace.stale, g.pace.tick = time.Hour, time.Hour
 	g.hangUp = func(error) {} // nor does one hang up because nothing comes
 	g.off = w.off
-	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1}
+	p := &peer{name: string(rune('a' + len(w.peers))), g: g, alive: true, next: -1, plain: w.rng.IntN(4) == 0}
 	w.peers = append(w.peers, p)
 	w.connect(p)
 	w.subscribe(p)
@@ -97,20 +99,26 @@ func (w *world) join() {
 
 func (w *world) connect(p *peer) {
 	c := ear{p.g}.Begins()
-	p.begins = &c
+	p.begins, p.placed = &c, false
 }
 
-// subscribe has Redis do what connect sent.
+// subscribe has Redis do what connect sent, or a part of it.
 func (w *world) subscribe(p *peer) {
-	w.tell("%s is connected", p.name)
-	p.next, p.mark = len(w.stream), 0
-	w.setMark()
-	c := *p.begins
-	if p.begins = nil; c.Open == redislog.OpenFromMark {
-		c.Open = w.stream[p.next].mark
+	c, at := *p.begins, len(w.stream)
+	if !p.placed {
+		if w.setMark(); c.Open == redislog.OpenFromMark {
+			c.Open = w.stream[at].mark
+		}
+		_, err := w.log.Lease(w.t.Context(), c)
+		require.NoError(w.t, err)
+		if p.placed = p.plain; p.plain {
+			return
+		}
+	} else {
+		ear{p.g}.Unmarked()
 	}
-	_, err := w.log.Lease(w.t.Context(), c)
-	require.NoError(w.t, err)
+	w.tell("%s is connected", p.name)
+	p.next, p.mark, p.begins = at, 0, nil
 }
 
 func (w *world) disconnect(p *peer) {
@@ -135,6 +143,9 @@ func (w *world) ask(p *peer) {
 		w.late = append(w.late, claim)
 		return
 	}
+	if claim.Mark == 0 {
+		w.setMark()
+	}
 	stand, err := w.log.Lease(w.t.Context(), claim)
 	require.NoError(w.t, err)
 	asked := time.Now()
@@ -150,6 +161,9 @@ func (w *world) arrive() {
 		return
 	}
 	i := w.rng.IntN(len(w.late))
+	if w.late[i].Mark == 0 {
+		w.setMark()
+	}
 	_, err := w.log.Lease(w.t.Context(), w.late[i])
 	require.NoError(w.t, err)
 	w.late = slices.Delete(w.late, i, i+1)
@@ -287,12 +301,9 @@ func (w *world) run(wild bool) {
 		w.arrive()
 	}
 	for _, p := range w.peers {
-		if p.begins != nil {
+		for p.begins != nil {
 			w.subscribe(p)
 		}
-	}
-	for _, p := range w.peers {
-		w.read(p, len(w.stream))
 	}
 	rest := true
 	for n := 0; rest; n++ {
@@ -303,6 +314,7 @@ func (w *world) run(wild bool) {
 				continue
 			}
 			p.g.opts.MaxBytes = 1 // one message at a time
+			w.read(p, len(w.stream))
 			w.ask(p)
 			for _, q := range p.g.queues {
 				rest = true

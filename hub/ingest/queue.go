@@ -148,8 +148,11 @@ func (g *Ingester) timely(m *message, now time.Time) bool {
 	return g.leading || g.owed(m) || !now.Before(m.due) && !g.off.has(ruleLook)
 }
 
-// owed says whether no instance that leads has heard a message. With mu held.
-func (g *Ingester) owed(m *message) bool { return g.stand.From == 0 || m.Name.Mark < g.stand.From }
+// owed says whether it is left to this instance to bring a message in, though it does not
+// lead: who does has not heard it. With mu held.
+func (g *Ingester) owed(m *message) bool {
+	return g.leaving || g.stand.From == 0 || m.Name.Mark < g.stand.From
+}
 
 // oldest gives the mark of the oldest message that waits; 0: none does. With mu held.
 func (g *Ingester) oldest() (mark int64) {
@@ -161,8 +164,8 @@ func (g *Ingester) oldest() (mark int64) {
 	return mark
 }
 
-// serve is a worker. It ends when g.closing says so and nothing is due, or only
-// what cannot be appended now: that is tried again with the next tick.
+// serve is a worker. It ends when g.closing says so. What cannot be appended is tried again
+// with the next tick.
 func (g *Ingester) serve(ctx context.Context) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

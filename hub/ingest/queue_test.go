@@ -77,9 +77,26 @@ func TestDueUpToOthers(t *testing.T) {
 	require.Equal(t, 3, g.due(g.queues["t"]))
 }
 
+// Marks fall where Redis lost the last: what waits has no order any more with what comes,
+// and does not wait for ever.
+func TestMarksFall(t *testing.T) {
+	g := New(Options{MaxBytes: 1 << 10})
+	for _, mark := range []int64{1000, 500} {
+		g.missing()
+		ear{g}.Marked(mark)
+		require.True(t, g.take("t", redislog.Raw{Name: redislog.RawName{Mark: mark}}))
+		g.stands(redislog.Standing{From: 1, Open: 400}, mark)
+	}
+	g.leading = true
+	require.Zero(t, g.due(g.queues["t"]))
+	g.stands(redislog.Standing{From: 500, Open: 500}, 500)
+	require.Equal(t, 2, g.due(g.queues["t"]))
+}
+
 // Another who brings nothing in is waited for as long as it takes to say so ten times, and
 // not by a clock: it could not, either, while Redis was stopped.
 func TestPatience(t *testing.T) {
+	require.Greater(t, patience*defaultPace.tick, defaultPace.stale)
 	g := New(Options{})
 	g.hangUp = func(error) {}
 	ear{g}.Marked(50)

@@ -16,10 +16,11 @@ import (
 // Ear is what Hear tells. One goroutine calls it.
 type Ear interface {
 	// Begins is called just before the subscription. With that, at one and the same
-	// place among the messages, a mark is set and the Claim made that it gives.
+	// place among the messages, a mark is set and the Claim made that it gives: before it,
+	// where Redis allows no transactions.
 	Begins() Claim
-	// Unmarked: where Redis allows no transactions messages come from now on, but
-	// Message is called only after the next mark, which somebody has to ask for.
+	// Unmarked: where it allows none messages come from now on, but Message is called
+	// only after the next mark, which somebody has to ask for.
 	Unmarked()
 	// Marked: a mark came, µs since 1970, about, by the clock of Redis.
 	Marked(mark int64)
@@ -72,6 +73,9 @@ func (l *Log) Hear(ctx context.Context, patterns []string, max int, ear Ear) err
 // errElsewhere: the marks come by way of the bus of the Cluster, which keeps no
 // order with what others send.
 var errElsewhere = errors.New("raw connection: " + leaseKey + " is on another server now")
+
+// errAnew: Redis has lost the last mark, and names begin anew.
+var errAnew = errors.New("raw connection: the marks of " + leaseKey + " began anew")
 
 // hearing is one raw connection. It is owned by the goroutine of Hear.
 type hearing struct {
@@ -128,13 +132,13 @@ func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 		return err
 	}
 	claim := h.ear.Begins()
-	if kind == '-' {
-		h.unmarked = true
-		_, err = nc.Write(request)
-		return err
-	}
 	claim.Mark = 0
 	mark := append([]string{"EVAL", leaseScript.text, "1", leaseKey}, claim.args()...)
+	if kind == '-' {
+		h.unmarked, h.claimed = true, true
+		_, err = nc.Write(append(appendCommand(nil, mark...), request...))
+		return err
+	}
 	if _, err := nc.Write(appendCommand(appendCommand(request, mark...), "EXEC")); err != nil {
 		return err
 	}
@@ -260,6 +264,9 @@ func (h *hearing) marked() error {
 	}
 	number, server, _ := bytes.Cut(text, []byte(" "))
 	mark, err := strconv.ParseInt(string(number), 10, 64)
+	if err == nil && mark < h.mark && string(server) == h.server && h.server != "" {
+		return errAnew
+	}
 	if err != nil || mark <= h.mark {
 		return nil // somebody else said it
 	}

@@ -106,6 +106,9 @@ func TestHearWithoutAMark(t *testing.T) {
 	}
 	e := listen("multi")
 	<-e.unmarked
+	stand, err := admin.Lease(t.Context(), Claim{Owner: "another", Mark: time.Hour, Stale: time.Hour})
+	require.NoError(t, err)
+	require.NotZero(t, stand.Open, "others know that it listens")
 	require.EqualValues(t, 1, say("lost"))
 	setMark(t, admin)
 	<-e.marks
@@ -257,6 +260,7 @@ func TestHearNonsense(t *testing.T) {
 		"a line without end":       strings.Repeat("*", readBuffer+1),
 		"a mark of another server": string(appendCommand(nil, "message", leaseKey, "8 another")),
 		"a second standing":        "*3\r\n:1\r\n:2\r\n:3\r\n",
+		"a mark from before":       string(appendCommand(nil, "message", leaseKey, "6 s")),
 		"a sharded message":        string(appendCommand(nil, "smessage", "a", "x")),
 		"an end of a subscription": confirmation("punsubscribe", "*"),
 		"no payload":               "*4\r\n$8\r\npmessage\r\n$1\r\n*\r\n$1\r\na\r\n$-1\r\n",
