@@ -93,6 +93,9 @@ func (r *replay) rebase(epoch string, past []protocol.Cursor, pos uint64) []step
 		since := p.want.Since
 		if !first && (!p.fresh || p.replayed > 0) { // a fresh one that nothing was given to begins again
 			since = protocol.Cursor{Epoch: r.epoch, Seq: max(p.from, at)}
+			if p.fresh {
+				since.Seq = at // its last ones may not all be given
+			}
 			p.fresh, p.newest = false, 0
 		}
 		p.told = 0
@@ -212,6 +215,11 @@ func (r *replay) begin() ([]step, error) {
 			r.enter(p.want.Pattern, p).done = false
 		} else if from := max(p.from, r.at); !p.fresh && from < v.Floor && !r.off.has(ruleFloor) {
 			steps = r.expired(steps, p, from, v.Floor, v.Head)
+		}
+	}
+	for _, pl := range r.topics {
+		if q.Index && pl.part.fresh && !pl.lenient && max(pl.have, r.at) < v.Floor {
+			pl.done = false // the log may have forgotten it: the floor says nothing to who is fresh
 		}
 	}
 	for _, tl := range v.Index {

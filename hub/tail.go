@@ -65,7 +65,7 @@ func (t *tenant) fromTails(q Query) (View, bool) {
 			n--
 		}
 		out.Events, out.More = tl.events[n:], tl.more
-		if len(out.Events) > tq.Limit {
+		if tq.Limit > 0 && len(out.Events) > tq.Limit {
 			out.Events, out.More = out.Events[:tq.Limit], true
 		}
 	}
@@ -218,6 +218,13 @@ func (tl *tail) join(b *tail) *tail {
 		n := slices.IndexFunc(b.events, func(e *protocol.Event) bool { return e.Cursor.Seq > a.hi })
 		if n < 0 {
 			n = len(b.events)
+		}
+		chained := b.last
+		if n < len(b.events) {
+			chained = b.events[n].Prev
+		}
+		if chained != a.last { // what came between is gone: the log forgot the topic, or lets go of it
+			return b
 		}
 		both = *b
 		both.lo, both.events = a.lo, slices.Concat(a.events, b.events[n:])
