@@ -71,6 +71,12 @@ func (r *replay) fetch() ([]step, error) {
 		}
 		for i, topic := range chunk {
 			tv, pl := v.Topics[i], r.topics[topic]
+			if tv.More && len(tv.Events) == 0 {
+				var err error
+				if tv, err = r.beyond(q.Topics[i]); err != nil {
+					return steps, err
+				}
+			}
 			steps = r.gone(steps, pl, tv, v)
 			if tv.More && len(tv.Events) > 0 && !r.off.has(ruleFrontier) {
 				frontier = min(frontier, tv.Events[len(tv.Events)-1].Cursor.Seq)
@@ -108,6 +114,22 @@ func (r *replay) fetch() ([]step, error) {
 	r.at = max(r.at, frontier)
 	r.open = r.at < r.to
 	return steps, nil
+}
+
+// beyond looks for the first event behind some that cannot be read, of which there are as
+// many as tq asks for. It gives up where a log does not answer with so many.
+func (r *replay) beyond(tq TopicQuery) (tv TopicView, err error) {
+	for range 10 {
+		tq.Limit *= 2
+		v, err := r.ask(Query{Topics: []TopicQuery{tq}})
+		if err != nil {
+			return tv, err
+		}
+		if tv = v.Topics[0]; !tv.More || len(tv.Events) > 0 {
+			break
+		}
+	}
+	return tv, nil
 }
 
 // active gives the topics of which something is left, and the seq before which

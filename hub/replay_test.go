@@ -295,6 +295,8 @@ func TestReplayOverManyDamagedEvents(t *testing.T) {
 	}
 	lines, _ := resume(t, h, hub.Want{Pattern: "a", Since: first})
 	require.Equal(t, gapLine("a", first.String(), protocol.GapExpired), lines[0])
+	require.Equal(t, []string{"kept a 150", "kept a 201"}, []string{lines[1], lines[len(lines)-1]}, "and what can be read follows")
+	require.Len(t, lines, 1+52)
 }
 
 // What was read of a topic for who asked for its newest, one of which cannot be read, is
