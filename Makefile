@@ -44,7 +44,7 @@ LOAD = bin/loadtest $(1) --rounds 3 --server bin/pushhub || failed="$$failed '$(
 ROW  = $(call LOAD,$(1) --duration 8s)
 MOST = --warmup 1s --duration 3s
 
-bench: build ## the rows of docs/performance.md, with their ratios and limits
+bench: build deps ## the rows of docs/performance.md, with their ratios and limits
 	$(GO) build -o bin/loadtest ./cmd/loadtest
 	@failed=; \
 	$(call ROW,broadcast --max-cpu-ratio 1.05 --max-user-cpu 0.5 --max-allocs 0.05); \

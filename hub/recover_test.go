@@ -81,6 +81,30 @@ func TestRecoverUnderMuchTraffic(t *testing.T) {
 	})
 }
 
+// A look that a broken connection has overtaken says nothing: what was published while
+// nothing was heard may be after it.
+func TestRecoverIsOvertaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mem := memlog.New(memlog.Options{})
+		p := newPipe(mem)
+		go p.run()
+		h := hub.New(&slowLog{Log: p, takes: 100 * time.Millisecond}, hub.Options{})
+		defer func() { h.Close(); p.stop(); mem.Close() }()
+		s := newSink()
+		session := h.Open("acme", s)
+		defer session.Close()
+		require.NoError(t, session.Subscribe("", []hub.Want{{Pattern: ">"}}, 9))
+		s.caughtUp(t)
+		p.Reset("acme")
+		time.Sleep(50 * time.Millisecond) // it looks
+		p.change(func() { p.deaf = true })
+		publish(t, h, "a")
+		p.Reset("acme")
+		time.Sleep(time.Second)
+		require.Equal(t, "kept a 1", s.until(t, 2)[1], "without waiting for a verify")
+	})
+}
+
 // Every look at the log tells it what is known to have been reached: a log that
 // lost it has to say so.
 func TestLooksTellWhatIsKnown(t *testing.T) {

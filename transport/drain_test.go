@@ -77,6 +77,31 @@ func TestDrain(t *testing.T) {
 	})
 }
 
+// Clients are closed evenly over the first half of the drain time, and told to come back
+// evenly over the whole: twice as long after it began.
+func TestDrainIsSpread(t *testing.T) {
+	const clients, over = 20, 10 * time.Second
+	bubble(t, func(o *transport.Options) { o.Limits.Drain = over }, func(t *testing.T, i *instance) {
+		streams := make([]*stream, clients)
+		for n := range streams {
+			streams[n] = i.stream("/api/v1/stream?topics=a&token=" + token(t, nil))
+			streams[n].begin()
+		}
+		began := time.Now()
+		done := i.drain(t.Context())
+		for n, s := range streams {
+			b := s.next()
+			turn := over / 2 * time.Duration(n) / clients
+			require.Equal(t, turn, time.Since(began).Round(time.Millisecond), n)
+			require.Equal(t, strconv.FormatInt(max(100*time.Millisecond, turn).Milliseconds(), 10), b.retry, n)
+			s.next()
+			_, err := s.read()
+			require.Equal(t, io.EOF, err)
+		}
+		require.NoError(t, <-done)
+	})
+}
+
 // Who keeps a connection to publish is asked with the answer to make another.
 func TestDrainSendsPublishersAway(t *testing.T) {
 	i := start(t, nil)

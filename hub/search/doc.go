@@ -43,6 +43,22 @@
 //	a tenant without an epoch                     the scripts            touch
 //	what is kept and not told of                  the scripts            publish
 //
+// Others have no switch. What breaks without them is the subject of a test, which fails
+// then; the search sees some of them, too (*).
+//
+//	closed by                                            test
+//	a look that a broken connection overtakes is void    TestRecoverIsOvertaken
+//	a channel that is deaf twice is replaced *           TestDeafChannelIsReplaced
+//	what is shared is void while a tenant holds *        Hub.Check, after each step
+//	… and is joined only where nothing is missing        TestTails, TestForgottenBetweenPieces
+//	… and ends where a topic was forgotten               TestForgottenMeanwhile
+//	a heartbeat's id only when all is covered *          the clients of the search
+//	once over subscriptions that overlap *               the clients of the search
+//	last events carry no id                              TestLast, TestLastOfTopics
+//	a topic's own cursor before a pattern's              TestCursorsOfTopics
+//	what is appended too late is left out                TestAppendTooOld, in hub/redislog
+//	conflation, and final                                TestOutboxAgainstModel
+//
 // One hole is known and stays: a slot of a Cluster moves to a node that begins an
 // epoch, fails over and loses it, and gives the slot back before anybody has asked
 // it. Then the old node finds the slot as it was, and only who was told that an event

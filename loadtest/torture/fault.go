@@ -88,9 +88,7 @@ var faults = []fault{
 		return w.cutOff(ctx, rng, 10, func(off links, is bool) { off.set(func(x *weather) { x.hold = only(is, lost) }) })
 	}},
 	{name: "deaf", help: "what Redis publishes does not reach an instance, on connections that live", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		return w.undisturbed(ctx, func() error {
-			return w.weather(ctx, pick(rng, w.hubs).back, seconds(rng, 2, 9), func(x *weather) { x.deaf = ":" })
-		})
+		return w.undisturbed(ctx, func() error { return w.deafen(ctx, pick(rng, w.hubs), seconds(rng, 2, 15)) })
 	}},
 	{name: "deaf-tenant", help: "the same of one tenant", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		return w.undisturbed(ctx, func() error {

@@ -48,11 +48,15 @@ func Print(out io.Writer, a *history.Account) {
 	times("connected again, ms", a.Recovery)
 	times("publish to ack, ms", a.Outage)
 	times("publish to reader, ms", a.Delay)
-	row("connects per second", "%s  at most %d", curve(a.Connects), slices.Max(append(a.Connects, 0)))
+	later := a.Connects[min(len(a.Connects), crowd):]
+	row("connects per second", "%s  at most %d", curve(later), slices.Max(append(later, 0)))
 	for _, p := range a.Problems {
 		fmt.Fprintln(out, p)
 	}
 }
+
+// crowd is in how many seconds all connect when a run begins: the curve is of the others.
+const crowd = 3
 
 // curve draws numbers, the last hundred of them, each as high as it is to the
 // greatest.

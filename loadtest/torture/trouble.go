@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -52,6 +53,26 @@ func (w *world) weather(ctx context.Context, l links, d time.Duration, change fu
 	l.set(func(x *weather) { x.delay, x.hold, x.deaf = next.delay, next.hold, next.deaf })
 	defer l.set(func(x *weather) { x.delay, x.hold, x.deaf = 0, 0, "" })
 	return pause(ctx, d)
+}
+
+// replaced is after what time an instance has replaced a connection that is deaf: two
+// verifies in a row found that, each within a heartbeat, and waited a second for what is
+// late. The rest is for a loaded machine.
+const replaced = 2*(3+1)*time.Second + 2*time.Second
+
+// deafen has an instance hear nothing of what Redis publishes, on connections that live.
+func (w *world) deafen(ctx context.Context, h *hub, d time.Duration) error {
+	const reconnects = "pushhub_log_reconnects_total"
+	clients, err := h.metric(ctx, "pushhub_connections")
+	before, err2 := h.metric(ctx, reconnects)
+	if err = cmp.Or(err, err2, w.weather(ctx, h.back, d, func(x *weather) { x.deaf = ":" })); err != nil {
+		return err
+	}
+	after, err := h.metric(ctx, reconnects)
+	if clients > 0 && d >= replaced && after == before { // without clients it listens to nothing
+		w.wrong("%s has not replaced a connection that was deaf for %v", h.name, d)
+	}
+	return err
 }
 
 // listening waits until all instances hear the raw channels: what one alone hears is lost
