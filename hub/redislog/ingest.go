@@ -166,7 +166,7 @@ func (c *Claim) args() []string {
 type Standing struct {
 	Leads bool  // Owner has the lease
 	From  int64 // the Claim's of who has it; 0: nobody has
-	Open  int64 // the oldest that another's Claim had; 0: none had
+	Open  int64 // the oldest that another's Claim had; 0: none had; 1: others had no time to say since Redis began
 }
 
 // Lease takes, keeps or gives back the lease that says who ingests, and tells how
