@@ -102,6 +102,40 @@ func TestRecord(t *testing.T) {
 	require.InDelta(t, 86400, l.Client().TTL(t.Context(), key).Val().Seconds(), 60)
 }
 
+// Without its record nobody knows what is in the log: it comes again, in a new epoch.
+func TestAppendWithoutRecord(t *testing.T) {
+	l := openAt(t, logtest.StartRedis(t).Addr())
+	keys := keysOf("t")
+	epoch := func() string { return look(t, l, "t", hub.Query{}).Epoch }
+	append3 := func(fresh int) { require.Equal(t, Appended{Fresh: fresh}, tryAppend(t, l, raws(mark, 1, 3))) }
+	gone := func(key string) { require.NoError(t, l.Client().Del(t.Context(), key).Err()) }
+	append3(3)
+	first := epoch()
+	append3(0)
+	require.Equal(t, first, epoch())
+	gone(keys.record())
+	append3(3)
+	second := epoch()
+	require.NotEqual(t, first, second)
+	append3(0)
+	require.Equal(t, second, epoch())
+	gone(keys.prefix + "m") // the record is there, and the meta has to learn that anew
+	append3(0)
+	require.Equal(t, Appended{Fresh: 1}, tryAppend(t, l, raws(mark, 4, 4)))
+	gone(keys.record())
+	third := epoch()
+	require.NotEqual(t, second, third)
+	append3(3)
+	require.NotEqual(t, third, epoch())
+
+	// By itself it goes after a day, and nothing came then.
+	require.NoError(t, l.Client().HSet(t.Context(), keys.prefix+"m", "raw", time.Now().Add(-time.Second).UnixMilli()).Err())
+	gone(keys.record())
+	fourth := epoch()
+	require.Equal(t, Appended{Fresh: 1}, tryAppend(t, l, raws(mark+1_000_000, 1, 1)))
+	require.Equal(t, fourth, epoch())
+}
+
 // A batch of several topics arrives live and whole, each topic with its chain, by
 // the side of what is published otherwise.
 func TestAppendLive(t *testing.T) {

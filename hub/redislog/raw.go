@@ -115,9 +115,9 @@ func (h *hearing) begin(ctx context.Context, at endpoint, nc net.Conn, patterns 
 // subscribe subscribes, has a mark set, and makes the ear's Claim, in one transaction: so
 // all that is heard has a name, and all others are told from where on. Were the mark to
 // come later, what is published before it would be heard by this one in vain, and by
-// nobody if all have just lost their connections. Where Redis cannot set one, because it is loading, full or a replica, it is not
-// listened to: PUBLISH should say so. Only where transactions are forbidden the mark
-// is left to whoever sets the next.
+// nobody if all have just lost their connections. Where Redis cannot set one, because it
+// is loading, full or a replica, it is not listened to: PUBLISH should say so. Only where
+// transactions are forbidden the mark is left to whoever sets the next.
 func (h *hearing) subscribe(nc net.Conn, patterns []string) error {
 	var request []byte
 	for _, p := range patterns {

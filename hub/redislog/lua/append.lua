@@ -4,8 +4,9 @@
 -- pattern brought after a mark (see lease.lua). Whoever appends does so in the
 -- order heard. So the record needs no more than how far each pattern came after
 -- each mark. KEYS[4] is the tenant's record (a hash: "<mark> <pattern>" → n; gone →
--- the newest mark that is not recorded any more), KEYS[5…] for each message its
--- stream and, if it has one, its dedupe. ARGV: the name for a new epoch, the
+-- the newest mark that is not recorded any more). The meta has until when it is kept, in
+-- raw (ms): if it is lost before, as by eviction, what it told may come again, and a new
+-- epoch says so. KEYS[5…] for each message its stream and, if it has one, its dedupe. ARGV: the name for a new epoch, the
 -- channel, the greatest age of the retention (ms), how much older than the newest
 -- recorded mark one may be and be kept (µs), then the messages: each as events has
 -- it, and mark, pattern, n.
@@ -19,6 +20,10 @@ if t.replica then -- one that may be written to
 end
 t.channel = ARGV[2]
 local RECORD = KEYS[4]
+local kept = tonumber(call('HGET', META, 'raw')) or 0
+if kept > t.now and not t.changed and call('EXISTS', RECORD) == 0 then
+  begin(t, ARGV[1])
+end
 local gone = tonumber(call('HGET', RECORD, 'gone')) or 0
 
 local fresh, seen, upto, newest, old = {}, {}, {}, 0, 0
@@ -46,8 +51,9 @@ local first = false -- after its mark
 for field, n in pairs(upto) do
   first = call('HSET', RECORD, field, int(n)) == 1 or first
 end
-if first then
+if first or (kept == 0 and newest > 0) then
   call('EXPIRE', RECORD, 86400) -- nobody sleeps for so long and then appends
+  call('HSET', META, 'raw', int(t.now + 86390000))
   local forgotten, oldest = {}, newest - tonumber(ARGV[4])
   for _, field in ipairs(call('HKEYS', RECORD)) do
     local mark = tonumber((string.match(field, '^%d+')))

@@ -40,6 +40,7 @@ local function begin(t, fresh)
     end
   end
   t.epoch, t.past, t.changed = fresh, table.concat(past, ' '), true
+  t.born = t.now
 end
 
 -- life reads the meta and says in which epoch this call takes place. It writes
@@ -82,7 +83,7 @@ local function life(fresh, known_epoch, known_seq, known_age)
       and (known_age <= t.now - born or t.now < born)) then -- the latter: the clock was set back
     begin(t, fresh)
   end
-  t.born = t.changed and now or born
+  t.born = t.born or (t.changed and now or born)
   if t.floor < t.seq and call('EXISTS', INDEX) == 0 then
     t.floor = t.seq
   end
