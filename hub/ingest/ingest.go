@@ -195,8 +195,7 @@ func (g *Ingester) leave(ctx context.Context) {
 
 // listen hears the channels, on one connection after the other.
 func (g *Ingester) listen(ctx context.Context) {
-	const shortest = 50 * time.Millisecond // a connection that was good is wanted back at once
-	for pause := shortest; ; {
+	for pause := time.Duration(0); ; {
 		conn, hangUp := context.WithCancelCause(ctx)
 		g.mu.Lock()
 		g.hangUp, g.unheard = hangUp, 0
@@ -206,17 +205,24 @@ func (g *Ingester) listen(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if g.missing() {
-			pause = shortest
-		}
+		pause = listenAgain(pause, g.missing())
 		g.warn("the raw channels are not heard", err)
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
-		pause = min(2*pause, 2*time.Second)
 	}
+}
+
+// listenAgain gives after what time, about, to listen again, from what it was the last
+// time. A connection that was heard is wanted back at once: nobody else may be listening.
+func listenAgain(pause time.Duration, heard bool) time.Duration {
+	const shortest, longest = 50 * time.Millisecond, 2 * time.Second
+	if heard {
+		return shortest
+	}
+	return min(max(2*pause, shortest), longest)
 }
 
 // missing notes that messages are missed, and has the lease given up: others hear

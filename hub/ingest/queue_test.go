@@ -123,3 +123,14 @@ func TestPatience(t *testing.T) {
 	g.heed(claim, 50, stand, asked)
 	require.Equal(t, 1, g.due(g.queues["t"]))
 }
+
+// What is published while nobody listens is lost.
+func TestListenAgain(t *testing.T) {
+	t.Parallel()
+	pause, all := time.Duration(0), []time.Duration{}
+	for _, heard := range []bool{true, true, false, false, false, false, false, false, false, true, false, true, true} {
+		pause = listenAgain(pause, heard)
+		all = append(all, pause/time.Millisecond)
+	}
+	require.Equal(t, []time.Duration{50, 50, 100, 200, 400, 800, 1600, 2000, 2000, 50, 100, 50, 50}, all)
+}
