@@ -37,6 +37,7 @@ type Account struct {
 	Outage   Times    `json:"outage"`   // of a publish, from its first attempt to its acknowledgement
 	Delay    Times    `json:"delay"`    // from the first attempt to publish an event to a reader who is not slow
 	Connects []int    `json:"connects"` // per second
+	Drains   []*Drain `json:"drains,omitempty"`
 	Problems []string `json:"problems"` // the first of each kind that must not be
 }
 

@@ -2,6 +2,7 @@ package history
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,11 +17,13 @@ import (
 // The rules, per reader and topic that it is subscribed to:
 //   - An event that was acknowledged, and whose publishing began after the reader
 //     was first subscribed, comes once, in the order of publishing, in the end.
-//   - It may be passed over for a later one of its key if it is not final, and the
-//     reader was behind: a moment before, or now, it got what was published long before.
+//   - It may be passed over for a later one of its key if it is not final, the reader
+//     was behind (a moment before, or now, it got what was published long before), and
+//     was not past it before that later one was there (see next).
 //   - It may be passed over under a gap that the reader was told after its
 //     publishing began and before the next event that it gets of the topic. A gap
-//     because of an epoch does not stand for events of the epoch in which that is.
+//     because of an epoch does not stand for events of the epoch in which that is, unless
+//     Redis lost parts of that meanwhile.
 //   - Before that nothing is owed, and what came may come again.
 //   - What was published before a gap because of an epoch was told may come again
 //     after it.
@@ -62,6 +65,7 @@ type checker struct {
 	doubts   []doubt
 	told     map[string]int // problems, by kind
 	lost     []loss         // as it seemed when the next event came
+	unsure   []unsure
 	recovery []time.Duration
 	outage   []time.Duration
 	delay    []time.Duration
@@ -84,6 +88,8 @@ type topic struct {
 	name   string
 	keyed  bool
 	events []publication // events[n-1]
+
+	audience []*reader // those that subscribe to it, see next
 }
 
 type publication struct {
@@ -92,7 +98,11 @@ type publication struct {
 	final bool
 	acked bool   // owed to readers
 	id    string // "" where the publisher was not told
+	seen  string // the id by which a reader has got it
 }
+
+// name gives the id of an event, if anybody was told it.
+func (p *publication) name() string { return cmp.Or(p.id, p.seen) }
 
 type reader struct {
 	number  int
@@ -103,10 +113,15 @@ type reader struct {
 	topics  map[string]*place
 	epoch   string // of the newest id on this connection
 	seq     uint64
+	at      string        // the instance that it is connected to, or was last
+	opened  time.Duration // when it began to connect to that
+	from    *Drain        // until it connects again: the drain that it has to leave
 	dropped time.Duration // when the connection ended; 0: it has not, or never was
 	behind  time.Duration // when it last got an event late; 0: it never has
 	sound   time.Duration // when it got an event, long after Redis may have been another; 0: not since then
 	gaveUp  bool
+	// caughtUp: it is subscribed on this connection, and gets all in the order of ids.
+	caughtUp bool
 }
 
 // place is how far a reader is in a topic.
@@ -114,6 +129,7 @@ type place struct {
 	last   int                      // number of the newest event that it got
 	gaps   map[string]time.Duration // by reason: when the newest was told
 	passed map[int]*int             // what was passed over, and where it was counted; nil: nowhere
+	next   map[int]mark             // of those it does not have: where it was when the next was published
 }
 
 func (c *checker) take(r Record) error {
@@ -149,8 +165,10 @@ func (c *checker) take(r Record) error {
 			c.account.Connects = append(c.account.Connects, 0)
 		}
 		c.account.Connects[int(c.at.Seconds())]++
-		who.epoch, who.seq = "", 0
+		who.epoch, who.seq, who.caughtUp = "", 0, false
+		c.opens(who, r.Why)
 	case Subscribed:
+		who.caughtUp = true
 		if who.since == 0 {
 			who.since = c.at
 		}
@@ -180,6 +198,8 @@ func (c *checker) take(r Record) error {
 		}
 	case Drop:
 		c.account.Drops++
+		who.caughtUp = false
+		c.left(who)
 		if who.dropped == 0 {
 			who.dropped = c.at
 		}
@@ -198,6 +218,8 @@ func (c *checker) take(r Record) error {
 			c.epochs = len(c.faults)
 			c.shaken()
 		}
+	case Ending:
+		c.account.Drains = append(c.account.Drains, &Drain{Instance: r.Why, Connects: []int{}, from: c.at})
 	case Life:
 		c.life = c.at
 		c.shaken()
@@ -220,6 +242,7 @@ func (c *checker) published(r Record) error {
 		if r.N != len(t.events)+1 {
 			return fmt.Errorf("%s: event %d is published after %d", r.Topic, r.N, len(t.events))
 		}
+		c.next(t)
 		t.events = append(t.events, publication{began: c.at, final: r.Final})
 		c.account.Published++
 		return nil
@@ -259,7 +282,7 @@ func (c *checker) stands(name string, n int, id string) {
 func (c *checker) place(who *reader, t *topic) *place {
 	p := who.topics[t.name]
 	if p == nil {
-		p = &place{gaps: map[string]time.Duration{}, passed: map[int]*int{}}
+		p = &place{gaps: map[string]time.Duration{}, passed: map[int]*int{}, next: map[int]mark{}}
 		who.topics[t.name] = p
 	}
 	return p
@@ -269,13 +292,13 @@ func (c *checker) got(who *reader, r Record) {
 	c.account.Delivered++
 	t := c.topics[r.Topic]
 	tenant, name, _ := strings.Cut(r.Topic, "/")
-	if t == nil || r.N < 1 || r.N > len(t.events) || tenant != who.tenant ||
-		!slices.ContainsFunc(who.wants, func(pattern string) bool { return matches(pattern, name) }) {
+	if t == nil || r.N < 1 || r.N > len(t.events) || tenant != who.tenant || !who.wishes(name) {
 		c.account.Strange++
 		c.problem("strange", "%s got %s %d, which is not for it or was never published", who, r.Topic, r.N)
 		return
 	}
 	c.stands(r.Topic, r.N, r.ID)
+	t.events[r.N-1].seen = r.ID
 	epoch, seq := split(r.ID)
 	if epoch == who.epoch && seq <= who.seq {
 		c.account.Disorder++
@@ -312,6 +335,7 @@ func (c *checker) got(who *reader, r Record) {
 	}
 	c.pass(who, t, p, r.N-1, epoch, t.keyed)
 	p.last = r.N
+	delete(p.next, r.N)
 	if pub := t.events[r.N-1]; !who.slow && pub.began >= who.since && who.since != 0 {
 		c.delay = append(c.delay, c.at-pub.began)
 	}
@@ -321,23 +345,28 @@ func (c *checker) got(who *reader, r Record) {
 // epoch is that of the event after them, or where the reader is.
 func (c *checker) pass(who *reader, t *topic, p *place, to int, epoch string, keyed bool) {
 	for n := p.last + 1; n <= to; n++ {
-		pub := t.events[n-1]
+		pub := &t.events[n-1]
 		if !pub.acked || who.since == 0 || pub.began < who.since {
 			p.passed[n] = nil
+			delete(p.next, n)
 			continue
 		}
 		own, _ := split(pub.id)
 		expired, epochs := p.gaps["expired"], p.gaps["epoch"]
 		count := &c.account.Lost
 		switch {
-		case expired >= pub.began || epochs >= pub.began && (own == "" || own != epoch):
+		case expired >= pub.began || epochs >= pub.began && (own == "" || own != epoch || c.inParts(pub.began)):
 			count = &c.account.Announced
-		case keyed && !pub.final && who.behind != 0 && c.at-who.behind < catchUp:
+		case keyed && !pub.final && who.behind != 0 && c.at-who.behind < catchUp && !p.next[n].past(pub.name()):
 			count = &c.account.Conflated
+			if _, noted := p.next[n]; noted && pub.name() == "" { // others may get it, and tell its id
+				c.unsure = append(c.unsure, unsure{who, t, p, n, p.next[n]})
+			}
 		default:
 			c.lost = append(c.lost, loss{p, n, fmt.Sprintf("%s never got %s %d (id %q, published at %v), nor a gap; after %d it has had %d in epoch %q by %v",
-				who, t.name, n, pub.id, pub.began, p.last, to+1, epoch, c.at)})
+				who, t.name, n, pub.name(), pub.began, p.last, to+1, epoch, c.at)})
 		}
+		delete(p.next, n)
 		*count++
 		p.passed[n] = count
 	}
@@ -363,7 +392,7 @@ func (c *checker) end() {
 		}
 		for name, t := range c.topics {
 			tenant, topic, _ := strings.Cut(name, "/")
-			if tenant != who.tenant || !slices.ContainsFunc(who.wants, func(pattern string) bool { return matches(pattern, topic) }) {
+			if tenant != who.tenant || !who.wishes(topic) {
 				continue
 			}
 			newest := len(t.events)
@@ -378,6 +407,8 @@ func (c *checker) end() {
 			}
 		}
 	}
+	c.judgeUnsure()
+	c.judgeDrains()
 	for _, l := range c.lost {
 		if l.place.passed[l.n] == &c.account.Lost {
 			c.problem("lost", "%s", l.words)
@@ -400,6 +431,11 @@ func (c *checker) problem(kind, format string, args ...any) {
 }
 
 func (r *reader) String() string { return "reader " + strconv.Itoa(r.number) }
+
+// wishes says whether it subscribes to a topic of its tenant.
+func (r *reader) wishes(topic string) bool {
+	return slices.ContainsFunc(r.wants, func(pattern string) bool { return matches(pattern, topic) })
+}
 
 // split takes an id apart. One that is none has the epoch "".
 func split(id string) (epoch string, seq uint64) {

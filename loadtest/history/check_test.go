@@ -95,6 +95,10 @@ func TestCheck(t *testing.T) {
 		"a gap too late":      {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "expired")), Account{Delivered: 2, Gaps: 1, Lost: 1}},
 		"a gap of an epoch":   {append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "f-3"), got("t/a", 4, "f-3"))...), Account{Delivered: 1, Gaps: 1, Announced: 3}},
 		"in the epoch itself": {append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "e-4"), got("t/a", 4, "e-4"))...), Account{Delivered: 1, Gaps: 1, Lost: 3}},
+		"in the epoch itself, which lost a part": {append([]Record{{Kind: Fault, Epoch: true, Parts: true}}, append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "e-4"), got("t/a", 4, "e-4"))...)...),
+			Account{Delivered: 1, Faults: 1, Gaps: 1, Announced: 3}},
+		"in the epoch itself, which had lost a part before": {append([]Record{{Kind: Fault, Epoch: true, Parts: true}, {Kind: Healed}}, append(append(three("t/a"), gap("a", "epoch")), append(published("t/a", 4, "e-4"), got("t/a", 4, "e-4"))...)...),
+			Account{Delivered: 1, Faults: 1, Gaps: 1, Lost: 3}},
 		"again after a gap of an epoch": {append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3"), gap("a", "epoch"), got("t/a", 2, "e-2"), got("t/a", 3, "e-3")),
 			Account{Delivered: 5, Again: 2, Gaps: 1}},
 		"late, with two primaries": {append([]Record{{Kind: Fault, Two: true, Epoch: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
@@ -107,9 +111,12 @@ func TestCheck(t *testing.T) {
 			Account{Delivered: 2, Faults: 2, Gaps: 1, Lost: 1}},
 		"late, with one": {append([]Record{{Kind: Fault, Epoch: true}}, append(three("t/a"), got("t/a", 1, "e-1"), got("t/a", 3, "e-3"), gap("a", "epoch"))...),
 			Account{Delivered: 2, Faults: 1, Gaps: 1, Lost: 1}},
-		"conflated":                    {append(three("t/jobs.1"), jobs(3, "e-3", tardy)), Account{Delivered: 1, Conflated: 2}},
-		"conflated, and quick":         {append(three("t/jobs.1"), jobs(3, "e-3", tardy/2)), Account{Delivered: 1, Lost: 2}},
-		"behind by another topic":      {append(append(late, later...), jobs(2, "e-3", 0)), Account{Delivered: 2, Conflated: 1}},
+		"conflated":               {append(three("t/jobs.1"), jobs(3, "e-3", tardy)), Account{Delivered: 1, Conflated: 2}},
+		"conflated, and quick":    {append(three("t/jobs.1"), jobs(3, "e-3", tardy/2)), Account{Delivered: 1, Lost: 2}},
+		"behind by another topic": {append(append(late, later...), jobs(2, "e-3", 0)), Account{Delivered: 2, Conflated: 1}},
+		"behind, and past it before the next": {append(append(append(published("t/jobs.1", 1, "e-1"), published("t/a", 1, "e-2")...),
+			Record{Kind: Event, Reader: 1, Topic: "t/a", N: 1, ID: "e-2", At: int64(tardy)}), append(published("t/jobs.1", 2, "e-3"), jobs(2, "e-3", 0))...),
+			Account{Delivered: 2, Lost: 1}},
 		"behind, and it has caught up": {append(append(append(late, Record{Kind: Fault, At: int64(catchUp)}), later...), jobs(2, "e-3", 0)), Account{Delivered: 2, Faults: 1, Lost: 1}},
 		"the newest of a key":          {append(three("t/jobs.1"), jobs(1, "e-1", tardy)), Account{Delivered: 1, Conflated: 1, Lost: 1}},
 		"a final one":                  {append(append(append(published("t/jobs.1", 1, "e-1"), final...), published("t/jobs.1", 3, "e-3")...), jobs(3, "e-3", tardy)), Account{Delivered: 1, Conflated: 1, Lost: 1}},
@@ -135,6 +142,74 @@ func TestCheck(t *testing.T) {
 			want.Readers, want.Seconds, want.Published, want.Acknowledged = 1, a.Seconds, a.Published, a.Acknowledged
 			want.Recovery, want.Outage, want.Delay, want.Connects, want.Problems = a.Recovery, a.Outage, a.Delay, a.Connects, a.Problems
 			require.Equal(t, &want, a)
+		})
+	}
+}
+
+// The readers of an instance that drains come to others evenly.
+func TestCheckDrain(t *testing.T) {
+	t.Parallel()
+	const readers = 200
+	for name, c := range map[string]struct {
+		second func(i int) int // in which the reader comes back
+		want   []int
+		wrong  int
+	}{
+		"evenly":     {func(i int) int { return i / 40 }, []int{40, 40, 40, 40, 40}, 0},
+		"two late":   {func(i int) int { return min(i/40, 2) }, []int{40, 40, 120}, 0},
+		"at once":    {func(i int) int { return 5 * min(i/190, 1) }, []int{190, 0, 0, 0, 0, 10}, 1},
+		"few of all": {func(i int) int { return 15 * min(i/190, 1) }, []int{190, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var b bytes.Buffer
+			w := json.NewEncoder(&b)
+			add := func(at time.Duration, r Record) {
+				r.At = int64(at)
+				require.NoError(t, w.Encode(r))
+			}
+			for i := range readers {
+				add(0, Record{Kind: Reader, Reader: i + 1, Tenant: "t"})
+				add(0, Record{Kind: Open, Reader: i + 1, Why: "hub1"})
+				add(0, Record{Kind: Subscribed, Reader: i + 1})
+			}
+			add(time.Second, Record{Kind: Ending, Why: "hub1"})
+			for i := range readers {
+				at := time.Second + time.Duration(c.second(i))*time.Second + time.Duration(i)
+				add(at, Record{Kind: Drop, Reader: i + 1})
+				add(at, Record{Kind: Open, Reader: i + 1, Why: "hub2"})
+				add(at, Record{Kind: Subscribed, Reader: i + 1})
+			}
+			add(time.Minute, Record{Kind: Drop, Reader: 1}) // later, of another: does not count
+			add(time.Minute, Record{Kind: Open, Reader: 1, Why: "hub1"})
+			add(time.Minute, Record{Kind: Subscribed, Reader: 1})
+			a, err := Check(&b)
+			require.NoError(t, err)
+			require.Len(t, a.Drains, 1)
+			require.Equal(t, c.want, a.Drains[0].Connects)
+			require.Equal(t, c.wrong, a.Wrong, a.Problems)
+		})
+	}
+}
+
+// The id of what was published raw is known by who gets it, be that later.
+func TestCheckConflatedByOne(t *testing.T) {
+	t.Parallel()
+	other := func(r Record) Record { r.Reader = 2; return r }
+	for name, c := range map[string]struct {
+		first string // the id of the raw one
+		want  int
+	}{"it was past it": {"e-1", 1}, "it was not": {"e-3", 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := begin().tell(Record{Kind: Reader, Reader: 2, Tenant: "t", Topics: []string{"jobs.1"}}, Record{Kind: Open, Reader: 2}, Record{Kind: Subscribed, Reader: 2, ID: "e-0"})
+			s.tell(published("t/jobs.1", 1, "")...).tell(published("t/a", 1, "e-2")...)
+			s.tell(Record{Kind: Event, Reader: 1, Topic: "t/a", N: 1, ID: "e-2", At: int64(tardy)})
+			s.tell(published("t/jobs.1", 2, "")...).tell(got("t/jobs.1", 2, "e-4"), other(got("t/jobs.1", 1, c.first)), other(got("t/jobs.1", 2, "e-4")))
+			a := s.check(t)
+			require.Equal(t, c.want, a.Lost, a.Problems)
+			require.Equal(t, 1-c.want, a.Conflated)
+			require.Len(t, a.Problems, c.want)
 		})
 	}
 }

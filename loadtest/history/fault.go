@@ -38,6 +38,11 @@ func (f *fault) during(from, to time.Duration) bool {
 	return to >= f.from && (f.to == 0 || from <= f.to)
 }
 
+// inParts says whether Redis may have lost a part of what it held since then.
+func (c *checker) inParts(since time.Duration) bool {
+	return slices.ContainsFunc(c.faults, func(f fault) bool { return f.Parts && f.during(since, c.at) })
+}
+
 // late: a gap because of an epoch is told after the event that follows what was lost.
 // It stands for that if an old primary may have acknowledged it, not long ago.
 func (c *checker) late(t *topic, p *place) {

@@ -28,8 +28,9 @@ const (
 	Gap        = "gap"        // was told of a gap: Reader, Topic (as subscribed), Why (its reason)
 	Drop       = "drop"       // its connection ended: Reader, Why
 	GaveUp     = "gave up"    // was answered what an EventSource never comes back from: Reader, Why
-	Fault      = "fault"      // was injected: Why, Two, Epoch
+	Fault      = "fault"      // was injected: Why, Two, Epoch, Parts
 	Healed     = "healed"     // was taken back: Why
+	Ending     = "ending"     // an instance was asked to end: Why (which)
 	Life       = "life"       // Redis has another primary, or that another life, and had a moment before: Why
 	Wrong      = "wrong"      // the bench itself saw what must not be: Why
 )
@@ -51,6 +52,7 @@ type Record struct {
 	Slow   bool     `json:"slow,omitempty"`  // the reader stalls now and then
 	Two    bool     `json:"two,omitempty"`   // two servers may take themselves for the primary of Redis
 	Epoch  bool     `json:"epoch,omitempty"` // Redis may be another than before: gaps are right from then on
+	Parts  bool     `json:"parts,omitempty"` // Redis loses keys one by one, in the midst of an epoch
 }
 
 // A Writer writes a history. Its methods may be called by several goroutines at
