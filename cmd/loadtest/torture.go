@@ -71,7 +71,10 @@ func (c *tortureCommand) Run(ctx context.Context, out output) error {
 func (c *tortureCommand) report(out output, account *history.Account) error {
 	torture.Print(out.stdout, account)
 	if c.JSON != "" {
-		b, err := json.MarshalIndent(account, "", "  ")
+		b, err := json.MarshalIndent(struct {
+			Command string `json:"command"` // that runs it again
+			*history.Account
+		}{c.command(), account}, "", "  ")
 		if err != nil {
 			return err
 		}
@@ -82,13 +85,18 @@ func (c *tortureCommand) report(out output, account *history.Account) error {
 	if !account.Failed() {
 		return nil
 	}
+	fmt.Fprintln(out.stdout, "FAILED:", c.command())
+	return errFailed
+}
+
+// command gives the command that has the same faults in the same order.
+func (c *tortureCommand) command() string {
 	faults := ""
 	if len(c.Faults) > 0 {
 		faults = " --faults " + strings.Join(c.Faults, ",")
 	}
-	fmt.Fprintf(out.stdout, "FAILED: loadtest torture --redis %s --hubs %d --readers %d --rate %v --raw-rate %v --drain %v --duration %v --seed %d%s\n",
+	return fmt.Sprintf("loadtest torture --redis %s --hubs %d --readers %d --rate %v --raw-rate %v --drain %v --duration %v --seed %d%s",
 		c.Redis, c.Hubs, c.Readers, c.Rate, c.RawRate, c.Drain, c.Duration, c.Seed, faults)
-	return errFailed
 }
 
 type verifyCommand struct {

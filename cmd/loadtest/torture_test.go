@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -74,6 +75,28 @@ func TestTortureReplicated(t *testing.T) {
 				require.Contains(t, said.String(), " s  "+fault+"\n")
 			}
 		})
+	}
+}
+
+// A run in which something was lost fails, and says how to have it again.
+func TestTortureFails(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "account")
+	c := tortureCommand{Redis: torture.Cluster, Hubs: 3, Readers: 40, Rate: 100, RawRate: 200, Drain: 4 * time.Second, Duration: time.Minute, Seed: 7, Faults: []string{"kill", "deaf"}, JSON: file}
+	const again = "loadtest torture --redis cluster --hubs 3 --readers 40 --rate 100 --raw-rate 200 --drain 4s --duration 1m0s --seed 7 --faults kill,deaf"
+	for _, a := range []*history.Account{{Lost: 1}, {Twice: 1}, {Disorder: 1}, {Strange: 1}, {GaveUp: 1}, {Needless: 1}, {Wrong: 1}, {}} {
+		var out bytes.Buffer
+		err := c.report(output{stdout: &out}, a)
+		b, read := os.ReadFile(file)
+		require.NoError(t, read)
+		require.Contains(t, string(b), `"command": "`+again+`"`)
+		if a.Failed() {
+			require.ErrorIs(t, err, errFailed)
+			require.Contains(t, out.String(), "FAILED: "+again+"\n")
+		} else {
+			require.NoError(t, err)
+			require.NotContains(t, out.String(), "FAILED")
+		}
 	}
 }
 

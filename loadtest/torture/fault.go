@@ -17,6 +17,7 @@ type fault struct {
 	only  string // the kind of Redis that can have it; empty: any
 	two   bool   // for a while two servers take themselves for the primary
 	epoch bool   // Redis may be another than before: readers may be told of gaps
+	parts bool   // Redis loses keys one by one
 	help  string
 	do    func(context.Context, *world, *rand.Rand) error
 }
@@ -114,41 +115,27 @@ var faults = []fault{
 	{name: "redis-rollback", only: Standalone, epoch: true, help: "Redis comes back without its last writes", do: rollback},
 	{name: "redis-stop", only: Standalone, help: "SIGSTOP of Redis", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
-		n.signal(syscall.SIGSTOP)
-		defer n.signal(syscall.SIGCONT)
-		_, err := w.probe(ctx, seconds(rng, 2, 10), w.hubs...)
-		return err
+		return w.useless(ctx, rng, func(time.Duration) error { n.signal(syscall.SIGSTOP); return nil },
+			func() error { n.signal(syscall.SIGCONT); return nil })
 	}},
 	{name: "redis-pause", only: Standalone, help: "CLIENT PAUSE", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
-		d := seconds(rng, 2, 10)
-		if err := w.db.nodes[0].do(ctx, "CLIENT", "PAUSE", d.Milliseconds(), "ALL"); err != nil {
-			return err
-		}
-		_, err := w.probe(ctx, d, w.hubs...)
-		return err
+		return w.useless(ctx, rng, func(d time.Duration) error { return w.db.nodes[0].do(ctx, "CLIENT", "PAUSE", d.Milliseconds(), "ALL") },
+			func() error { return nil })
 	}},
 	{name: "redis-flush", only: Standalone, epoch: true, help: "FLUSHALL", do: func(ctx context.Context, w *world, _ *rand.Rand) error {
 		return w.db.nodes[0].do(ctx, "FLUSHALL")
 	}},
 	{name: "redis-full", only: Standalone, help: "maxmemory is reached: OOM", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
-		if err := n.do(ctx, "CONFIG", "SET", "maxmemory", "1"); err != nil {
-			return err
-		}
-		if _, err := w.probe(ctx, seconds(rng, 1, 7), w.hubs...); err != nil {
-			return err
-		}
-		return n.do(ctx, "CONFIG", "SET", "maxmemory", "0")
+		return w.useless(ctx, rng, func(time.Duration) error { return n.do(ctx, "CONFIG", "SET", "maxmemory", "1") },
+			func() error { return n.do(ctx, "CONFIG", "SET", "maxmemory", "0") })
 	}},
+	{name: "redis-evict", only: Standalone, epoch: true, parts: true, help: "Redis throws half of its keys away, any: allkeys-random", do: evict},
+	{name: "redis-loading", only: Standalone, epoch: true, help: "SIGKILL of Redis, which takes its time to load: LOADING", do: load},
 	{name: "redis-readonly", only: Standalone, epoch: true, help: "Redis becomes a replica of nobody, and a primary again", do: func(ctx context.Context, w *world, rng *rand.Rand) error {
 		n := w.db.nodes[0]
-		if err := n.do(ctx, "REPLICAOF", "127.0.0.1", "1"); err != nil {
-			return err
-		}
-		if _, err := w.probe(ctx, seconds(rng, 1, 5), w.hubs...); err != nil {
-			return err
-		}
-		return n.do(ctx, "REPLICAOF", "NO", "ONE")
+		return w.useless(ctx, rng, func(time.Duration) error { return n.do(ctx, "REPLICAOF", "127.0.0.1", "1") },
+			func() error { return n.do(ctx, "REPLICAOF", "NO", "ONE") })
 	}},
 
 	{name: "failover", only: Sentinel, two: true, help: "a failover that Sentinel is asked for", do: func(ctx context.Context, w *world, _ *rand.Rand) error {

@@ -85,15 +85,17 @@ func (h *hub) status(ctx context.Context, path string) int {
 	return status
 }
 
-// clock gives what time an instance has; zero if it does not say.
-func (h *hub) clock(ctx context.Context) time.Time {
-	var health struct {
-		Timestamp time.Time `json:"timestamp"`
+// health is what an instance says of itself; nothing if it does not answer.
+type health struct {
+	Status    string    `json:"status"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+func (h *hub) health(ctx context.Context) (is health) {
+	if _, b := h.get(ctx, "/health"); json.Unmarshal(b, &is) != nil {
+		return health{}
 	}
-	if _, b := h.get(ctx, "/health"); json.Unmarshal(b, &health) != nil {
-		return time.Time{}
-	}
-	return health.Timestamp
+	return is
 }
 
 // metric sums a metric over its labels.

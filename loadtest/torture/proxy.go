@@ -31,6 +31,7 @@ type weather struct {
 	delay  time.Duration // each way
 	deaf   string        // what Redis publishes on a channel that contains it is swallowed
 	hold   way           // what goes that way waits, and nobody is told
+	lose   way           // what goes that way is taken, and goes nowhere
 	ended  bool          // the connection was reset here
 }
 
@@ -147,10 +148,10 @@ func (p *proxy) reset() {
 }
 
 // vanish takes the clients away without a word to the server: their side is reset,
-// and the server's stays open and silent. Only WebSockets: an event stream says
-// nothing, and a kernel that goes on to acknowledge for it cannot be told from it. It
-// gives how many.
-func (p *proxy) vanish() (n int) {
+// and the server's stays open and silent. What it writes is acknowledged on, if taken,
+// or fills its socket. Only WebSockets: an event stream says nothing, and a kernel that
+// goes on to acknowledge for it cannot be told from it. It gives how many.
+func (p *proxy) vanish(taken bool) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for c := range p.conns {
@@ -158,7 +159,12 @@ func (p *proxy) vanish() (n int) {
 			c.reset()
 			continue
 		}
-		c.set(func(w *weather) { w.hold = bothWays })
+		c.set(func(w *weather) {
+			w.hold = bothWays
+			if taken {
+				w.hold, w.lose = toServer, toClient
+			}
+		})
 		reset(c.client)
 		n++
 	}
@@ -233,7 +239,7 @@ func (c *pair) pass(way way, r *replies) {
 		for ; w.hold&way != 0 && !w.ended; w, changed = c.now() {
 			<-changed
 		}
-		if len(b) > 0 && !w.ended {
+		if len(b) > 0 && !w.ended && w.lose&way == 0 {
 			if _, werr := to.Write(b); werr != nil {
 				c.reset()
 				return

@@ -246,6 +246,20 @@ func (d *database) lives(ctx context.Context) map[string]bool {
 	return all
 }
 
+// reads gives how often the log was read so far, of all servers that answer.
+func (d *database) reads(ctx context.Context) (sum int64) {
+	for _, n := range d.nodes {
+		for _, name := range []string{"evalsha_ro", "eval_ro"} {
+			stats := n.client.Info(ctx, "commandstats").Val()
+			_, calls, _ := strings.Cut(stats, "cmdstat_"+name+":calls=")
+			calls, _, _ = strings.Cut(calls, ",")
+			n, _ := strconv.ParseInt(calls, 10, 64)
+			sum += n
+		}
+	}
+	return sum
+}
+
 // replicasOf gives the servers that follow a primary.
 func (d *database) replicasOf(ctx context.Context, primary *node) []*node {
 	return slices.DeleteFunc(slices.Clone(d.nodes), func(n *node) bool {
@@ -301,6 +315,11 @@ func (n *node) up(ctx context.Context) error {
 	if err := n.start(); err != nil {
 		return err
 	}
+	return n.answers(ctx)
+}
+
+// answers waits until the server takes commands.
+func (n *node) answers(ctx context.Context) error {
 	return await(ctx, n.name+" answers", func() bool {
 		err := n.client.Ping(ctx).Err()
 		return err == nil || strings.HasPrefix(err.Error(), "MASTERDOWN")
@@ -319,7 +338,7 @@ func (n *node) info(ctx context.Context) map[string]string {
 	all := map[string]string{}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for line := range strings.Lines(n.client.Info(ctx, "replication", "persistence", "server").Val()) {
+	for line := range strings.Lines(n.client.Info(ctx, "replication", "persistence", "server", "memory", "stats").Val()) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
 			all[name] = value
 		}

@@ -50,6 +50,10 @@ func Print(out io.Writer, a *history.Account) {
 	times("publish to reader, ms", a.Delay)
 	later := a.Connects[min(len(a.Connects), crowd):]
 	row("connects per second", "%s  at most %d", curve(later), slices.Max(append(later, 0)))
+	for _, d := range a.Drains {
+		least, most, mean := d.Spread()
+		row(d.Instance+" drained", "%s  its readers connected elsewhere, in a second %d to %d, %.0f on average", curve(d.Connects), least, most, mean)
+	}
 	for _, p := range a.Problems {
 		fmt.Fprintln(out, p)
 	}

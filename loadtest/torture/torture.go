@@ -52,6 +52,7 @@ type world struct {
 	balancer *balancer
 	topics   []*topic
 	readers  []*reader
+	secret   string
 	tokens   map[string]string // by tenant
 	poster   *http.Client
 	shaky    atomic.Bool  // a Cluster is not whole
@@ -123,14 +124,15 @@ func (w *world) start(ctx context.Context, dir string) (err error) {
 	if w.db, err = startDatabase(ctx, w.config.Redis, dir, &w.ports, io.Discard); err != nil {
 		return err
 	}
-	secret := fmt.Sprintf("%064x", rand.Uint64())
+	w.secret = fmt.Sprintf("%064x", rand.Uint64())
 	for _, tenant := range append([]string{prober}, tenants...) {
-		if w.tokens[tenant], err = token(secret, tenant); err != nil {
+		// They are good whatever clock an instance has.
+		if w.tokens[tenant], err = w.token(tenant, 365*24*time.Hour); err != nil {
 			return err
 		}
 	}
 	for i := range w.config.Hubs {
-		h, err := newHub(fmt.Sprintf("hub%d", i+1), &w.config, secret, w.db, &w.ports)
+		h, err := newHub(fmt.Sprintf("hub%d", i+1), &w.config, w.secret, w.db, &w.ports)
 		if err != nil {
 			return err
 		}
@@ -157,11 +159,11 @@ func (w *world) start(ctx context.Context, dir string) (err error) {
 	return nil
 }
 
-// token gives one that is good whatever clock an instance has.
-func token(secret, tenant string) (string, error) {
+// token gives one that is good for so long.
+func (w *world) token(tenant string, good time.Duration) (string, error) {
 	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
-		"tenant_id": tenant, "sub": "torture", "publish": []string{">"}, "exp": time.Now().Add(365 * 24 * time.Hour).Unix(),
-	}).SignedString([]byte(secret))
+		"tenant_id": tenant, "sub": "torture", "publish": []string{">"}, "exp": time.Now().Add(good).Unix(),
+	}).SignedString([]byte(w.secret))
 }
 
 // wrong notes what the bench itself saw and must not be.
@@ -233,7 +235,7 @@ func (w *world) watchLives(ctx context.Context, lives map[string]bool) {
 func (w *world) inject(ctx context.Context, f fault, rng *rand.Rand) error {
 	// In a Cluster nobody knows who heard a message that came by another node.
 	unheard := f.only == Cluster || f.name == "cut-pubsub" && w.db.kind == Cluster
-	at := w.history.Add(history.Record{Kind: history.Fault, Why: f.name, Two: f.two, Epoch: f.epoch || f.two})
+	at := w.history.Add(history.Record{Kind: history.Fault, Why: f.name, Two: f.two, Epoch: f.epoch || f.two, Parts: f.parts})
 	w.say("%7.1f s  %s", at.Seconds(), f.name)
 	if unheard {
 		w.shaky.Store(true)
@@ -281,6 +283,11 @@ func (w *world) settle(ctx context.Context) error {
 		if n, err := h.metric(ctx, "go_goroutines"); err != nil || n > mostGoroutines {
 			w.wrong("%s has %.0f goroutines at the end: %v", h.name, n, err)
 		}
+		n, err := h.metric(ctx, "process_resident_memory_bytes")
+		w.say("%s has %.0f MiB", h.name, n/(1<<20))
+		if err != nil || n > mostMemory {
+			w.wrong("%s has %.0f bytes of memory at the end: %v", h.name, n, err)
+		}
 	}
 	return ctx.Err()
 }
@@ -288,6 +295,9 @@ func (w *world) settle(ctx context.Context) error {
 // mostGoroutines is more than an instance has when all is quiet: some twenty of its
 // own, and one for each connection that a publisher keeps.
 const mostGoroutines = 200
+
+// mostMemory is more than an instance needs for what the bench has it do, whatever went wrong.
+const mostMemory = 256 << 20
 
 // awaitReaders waits until every reader is subscribed and has what was acknowledged.
 // What is missing then the account tells.

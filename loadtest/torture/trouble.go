@@ -10,6 +10,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/pushhub/pushhub/loadtest/history"
 )
 
 // What faults do, and what must hold meanwhile.
@@ -21,9 +25,16 @@ func seconds(rng *rand.Rand, from, to int) time.Duration {
 }
 
 // noticed is after what time an instance has found out that a client is gone: a
-// heartbeat and the wait for a pong, or until the kernel takes no more, and then as long
-// once more.
-const noticed = (2*(3+6) + 1) * time.Second
+// heartbeat and the wait for a pong. Where the kernel still takes what is sent and
+// nobody acknowledges it, until it takes no more, and then as long once more. The rest
+// is for a loaded machine.
+func noticed(taken bool) time.Duration {
+	const silent, rest = (3 + 6) * time.Second, 2 * time.Second
+	if taken {
+		return silent + rest
+	}
+	return 2*silent + rest
+}
 
 // vanish has clients gone without a word; the instance finds out by itself.
 func vanish(ctx context.Context, w *world, rng *rand.Rand) error {
@@ -33,15 +44,16 @@ func vanish(ctx context.Context, w *world, rng *rand.Rand) error {
 		return n
 	}
 	unanswered := func() float64 { return h.disconnects(ctx)["no_pong"] }
+	taken := rng.IntN(2) == 0
 	began, before, pings := time.Now(), sockets("pushhub_disconnects_total"), unanswered()
-	gone := sockets("pushhub_connections")      // some that the proxy still has may have ended there
-	gone = min(gone, float64(h.front.vanish())) // and others have come since
+	gone := sockets("pushhub_connections")           // some that the proxy still has may have ended there
+	gone = min(gone, float64(h.front.vanish(taken))) // and others have come since
 	err := await(ctx, "it is noticed that clients are gone", func() bool { return sockets("pushhub_disconnects_total") >= before+gone })
-	if took := time.Since(began); took > noticed+2*time.Second { // for a loaded machine
+	if took := time.Since(began); took > noticed(taken) {
 		w.wrong("%s notices after %v that clients are gone", h.name, took)
 	}
 	if err == nil && unanswered() < pings+gone { // others may have been among them: one of those is yet to be noticed
-		err = pause(ctx, time.Until(began.Add(noticed+2*time.Second)))
+		err = pause(ctx, time.Until(began.Add(noticed(taken))))
 	}
 	return err
 }
@@ -175,16 +187,16 @@ func zombie(ctx context.Context, w *world, rng *rand.Rand) error {
 var jumps = []time.Duration{7 * time.Second, -7 * time.Second, time.Hour, -time.Hour, 40 * 24 * time.Hour, -40 * 24 * time.Hour}
 
 // jump sets the clock of an instance wrong for a while. Order, retention and the log's
-// ages do not go by it; tokens do, and those used here are good for long enough.
+// ages do not go by it; tokens do, and those of readers are good for long enough.
 func jump(ctx context.Context, w *world, rng *rand.Rand) error {
 	h := pick(rng, w.hubs)
-	return w.undisturbed(ctx, func() error {
+	err := w.undisturbed(ctx, func() error {
 		for range 3 {
 			off := pick(rng, jumps)
 			if err := h.setClock(off); err != nil {
 				return err
 			}
-			if is := h.clock(ctx); time.Until(is.Add(-off)).Abs() > 5*time.Second {
+			if is := h.health(ctx).Timestamp; time.Until(is.Add(-off)).Abs() > 5*time.Second {
 				return fmt.Errorf("the clock of %s was to be off by %v, and it says %v", h.name, off, is)
 			}
 			if err := pause(ctx, seconds(rng, 1, 3)); err != nil {
@@ -193,6 +205,37 @@ func jump(ctx context.Context, w *world, rng *rand.Rand) error {
 		}
 		return h.setClock(0)
 	})
+	if err != nil {
+		return err
+	}
+	return w.expires(ctx, h)
+}
+
+// expires has a token expire because the clock of an instance jumps: the connection ends
+// with the next heartbeat, not with the next that it would have been looked at.
+func (w *world) expires(ctx context.Context, h *hub) error {
+	const heartbeat, good = 3 * time.Second, 30 * time.Minute
+	short, err := w.token(prober, good)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, heartbeat+2*time.Second) // for a loaded machine
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, "ws://"+h.addr+"/api/v1/ws?token="+short, nil)
+	if err != nil {
+		return err
+	}
+	defer conn.CloseNow()
+	if err := h.setClock(2 * good); err != nil {
+		return err
+	}
+	for err == nil {
+		_, _, err = conn.Read(ctx)
+	}
+	if websocket.CloseStatus(err) != 4401 {
+		w.wrong("a token expired by the clock of %s, and its connection ended so: %v", h.name, err)
+	}
+	return h.setClock(0)
 }
 
 // roll restarts every instance in order, as an update of a deployment does.
@@ -201,6 +244,7 @@ func roll(ctx context.Context, w *world, _ *rand.Rand) error {
 		w.balancer.take(h, true) // readiness is off at once
 		began := time.Now()
 		w.draining.Store(h)
+		w.history.Add(history.Record{Kind: history.Ending, Why: h.name})
 		h.signal(syscall.SIGTERM)
 		off := time.Now().Add(time.Second)
 		for h.status(ctx, "/health") == http.StatusOK {
@@ -251,9 +295,31 @@ func (w *world) undisturbed(ctx context.Context, f func() error) error {
 	return nil
 }
 
+// cuts is how often cutPubSub does.
+const cuts = 3
+
 func cutPubSub(ctx context.Context, w *world, _ *rand.Rand) error {
+	const connects = "pushhub_connects_total"
+	count := func() (came int, reads int64) {
+		for _, h := range w.hubs {
+			n, _ := h.metric(ctx, connects)
+			came += int(n)
+		}
+		return came, w.db.reads(ctx)
+	}
+	came, reads := count()
+	defer func() {
+		// What was missed is read once for each topic and instance, by few clients or many,
+		// and verified once or twice. Who comes back meanwhile may read what it missed.
+		cameNow, readsNow := count()
+		most := cuts * len(w.hubs) * len(tenants) * (len(names) + 2)
+		most += (cameNow - came) * len(names)
+		if got := readsNow - reads; got > int64(most) {
+			w.wrong("to heal %d cuts the log was read %d times, not %d at most", cuts, got, most)
+		}
+	}()
 	return w.undisturbed(ctx, func() error {
-		for range 3 {
+		for range cuts {
 			primaries := w.db.primaries(ctx)
 			w.cuts.Add(1)
 			for _, n := range primaries {

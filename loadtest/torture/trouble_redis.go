@@ -7,12 +7,85 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 )
 
 // What faults do to Redis itself.
+
+// aWhile is after what time without a Redis that can be used an instance has long said so.
+const aWhile = 10 * time.Second
+
+// useless has Redis answer nothing, or refuse all, for some seconds or for aWhile.
+// Each instance says so meanwhile, and is well again afterwards.
+func (w *world) useless(ctx context.Context, rng *rand.Rand, breakIt func(time.Duration) error, mend func() error) error {
+	lasts := pick(rng, []time.Duration{seconds(rng, 1, 7), aWhile})
+	if err := breakIt(lasts); err != nil {
+		return err
+	}
+	_, err := w.probe(ctx, lasts-time.Second, w.hubs...)
+	if lasts == aWhile && err == nil {
+		for _, h := range w.hubs {
+			if is := h.health(ctx); is.Status != "degraded" {
+				w.wrong("%s says that it is %q after %v without a Redis that can be used", h.name, is.Status, lasts)
+			}
+		}
+	}
+	if err == nil {
+		_, err = w.probe(ctx, time.Second, w.hubs...)
+	}
+	if err := errors.Join(err, mend()); err != nil {
+		return err
+	}
+	return w.healthy(ctx)
+}
+
+// healthy waits until all instances say that they are.
+func (w *world) healthy(ctx context.Context) error {
+	return await(ctx, "all instances are healthy", func() bool {
+		return !slices.ContainsFunc(w.hubs, func(h *hub) bool { return h.health(ctx).Status != "healthy" })
+	})
+}
+
+// evict has Redis throw away half of what it holds, and go on doing so for a while.
+func evict(ctx context.Context, w *world, rng *rand.Rand) error {
+	n := w.db.nodes[0]
+	memory := n.info(ctx)
+	used, err := strconv.Atoi(memory["used_memory"])
+	data, err2 := strconv.Atoi(memory["used_memory_dataset"])
+	if err := errors.Join(err, err2, n.do(ctx, "CONFIG", "SET", "maxmemory-policy", "allkeys-random")); err != nil {
+		return err
+	}
+	if err := n.do(ctx, "CONFIG", "SET", "maxmemory", used-data/2); err != nil {
+		return err
+	}
+	_, err = w.probe(ctx, seconds(rng, 1, 4), w.hubs...)
+	w.say("           %s keys are evicted", n.info(ctx)["evicted_keys"])
+	return errors.Join(err, n.do(ctx, "CONFIG", "SET", "maxmemory", 0), n.do(ctx, "CONFIG", "SET", "maxmemory-policy", "noeviction"))
+}
+
+// load kills Redis and has it load slowly.
+func load(ctx context.Context, w *world, rng *rand.Rand) error {
+	n := w.db.nodes[0]
+	n.kill()
+	args := n.args
+	n.args = append(slices.Clip(args), "--key-load-delay", "200") // µs, for each command
+	err := n.start()
+	n.args = args
+	if err != nil {
+		return err
+	}
+	if _, err := w.probe(ctx, seconds(rng, 1, 7), w.hubs...); err != nil {
+		return err
+	}
+	w.say("           Redis: %v", n.client.Ping(ctx).Err())
+	if err := n.do(ctx, "CONFIG", "SET", "key-load-delay", 0); err != nil {
+		return err
+	}
+	return n.answers(ctx)
+}
 
 // rollback takes the last writes out of the append-only file.
 func rollback(ctx context.Context, w *world, rng *rand.Rand) error {
