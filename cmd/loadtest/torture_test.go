@@ -19,21 +19,23 @@ import (
 	"github.com/pushhub/pushhub/loadtest/torture"
 )
 
-// TestTorture is a short schedule: an instance dies, sleeps and does not hear, Redis
-// restarts, cuts connections and forgets everything. No event is lost in silence, and the history proves it:
+// TestTorture is a short schedule: an instance dies, sleeps and does not hear, all are
+// asked to end one after the other, clients are reset, Redis restarts, cuts connections,
+// refuses, and forgets a part or everything. No event is lost in silence, and the history proves it:
 // without one of its deliveries it does not.
 func TestTorture(t *testing.T) { // not beside others: each run has a dozen processes
 	dir := t.TempDir()
 	past, account := filepath.Join(dir, "history"), filepath.Join(dir, "account")
 	var out, said bytes.Buffer
 	got := runWith(t, &out, &said, "torture", "--server", hub(t), "--readers", "40", "--duration", "12s", "--seed", "1",
-		"--faults", "kill,zombie,cut-pubsub,deaf-tenant,redis-restart,redis-flush", "--history", past, "--json", account)
+		"--faults", "kill,zombie,cut-pubsub,deaf-tenant,redis-restart,redis-flush,redis-evict,redis-full,net-reset,roll", "--history", past, "--json", account)
 	require.Zero(t, got, "%s%s", &said, &out)
 	var a history.Account
 	b, err := os.ReadFile(account)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &a))
-	require.GreaterOrEqual(t, a.Faults, 6)
+	require.GreaterOrEqual(t, a.Faults, 10)
+	require.Len(t, a.Drains, 3*strings.Count(said.String(), " s  roll\n"))
 	for what, n := range map[string]int{"published": a.Published, "delivered": a.Delivered, "gaps": a.Gaps, "drops": a.Drops, "recoveries": a.Recovery.Count, "conflated": a.Conflated} {
 		require.Positive(t, n, what)
 	}
@@ -64,7 +66,7 @@ func TestTorture(t *testing.T) { // not beside others: each run has a dozen proc
 // instance loses a part.
 func TestTortureReplicated(t *testing.T) {
 	for redis, faults := range map[string]string{
-		torture.Sentinel: "primary-behind,redis-cut,kill-ingester,redis-unreachable,redis-one-way",
+		torture.Sentinel: "primary-behind,failover,redis-cut,kill-ingester,redis-unreachable,redis-one-way",
 		torture.Cluster:  "cluster-behind,slot-move,kill,redis-hold",
 	} {
 		t.Run(redis, func(t *testing.T) {
