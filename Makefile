@@ -67,11 +67,12 @@ bench: build deps ## the rows of docs/performance.md, with their ratios and limi
 	$(call ROW,broadcast --topics 10000 --rate 10000 --batch 1000 --linger 80ms --max-cpu-ratio 1.16); \
 	[ -z "$$failed" ] || { echo "over their limits:$$failed"; exit 1; }
 
-torture: build deps ## everything goes wrong, for TORTURE (10m) with each kind of Redis; fails on any silent loss
+torture: build deps ## everything goes wrong, for TORTURE (10m) with each kind of Redis, and 3,000 readers see a rolling restart; fails on any silent loss
 	$(GO) build -o bin/loadtest ./cmd/loadtest
 	@for redis in standalone sentinel cluster; do \
 	  bin/loadtest torture --server bin/pushhub --redis $$redis --duration $(TORTURE) || exit 1; \
 	done
+	bin/loadtest torture --server bin/pushhub --readers 3000 --rate 10 --raw-rate 10 --drain 20s --faults roll --duration 1s
 
 microbench: ## the Go benchmarks, five times each
 	$(GO) test -run='^$$' -bench=. -benchmem -count=5 ./...

@@ -21,8 +21,8 @@ import (
 
 // TestTorture is a short schedule: an instance dies, sleeps and does not hear, all are
 // asked to end one after the other, clients are reset, Redis restarts, cuts connections,
-// refuses, and forgets a part or everything. No event is lost in silence, and the history proves it:
-// without one of its deliveries it does not.
+// refuses, and forgets a part or everything. No event is lost in silence, and the history
+// proves it: without one of its deliveries it does not.
 func TestTorture(t *testing.T) { // not beside others: each run has a dozen processes
 	dir := t.TempDir()
 	past, account := filepath.Join(dir, "history"), filepath.Join(dir, "account")
