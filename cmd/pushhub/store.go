@@ -47,7 +47,7 @@ func openStore(logger zerolog.Logger, clean *cleanups, place *redisPlace, limits
 		return s, nil
 	}
 	options := place.log()
-	options.Wrap, options.Retention, options.OnState = quiet.Conn, limits.retention(), s.changed
+	options.Wrap, options.Retention, options.OnState = quiet.Pooled, limits.retention(), s.changed
 	log, err := redislog.Open(options)
 	if err != nil {
 		return nil, wrong("REDIS_URL", "%w", err)

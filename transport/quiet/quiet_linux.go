@@ -31,10 +31,44 @@ func Conn(conn net.Conn) net.Conn {
 	return &quiet{TCPConn: tcp, raw: raw}
 }
 
+// Pooled is Conn for a connection of a pool that peeks at it before each use, to see
+// whether the other side has gone or has sent what nobody asked for. That of go-redis does
+// so by its SyscallConn, with a call that the scheduler is told of; while there is nothing
+// to see, Read there does not call what it is given.
+func Pooled(conn net.Conn) net.Conn {
+	q, ok := Conn(conn).(*quiet)
+	if !ok {
+		return conn
+	}
+	return &pooled{q, peeked{q.raw}}
+}
+
+type pooled struct {
+	*quiet
+	peeked syscall.RawConn
+}
+
+// SyscallConn implements syscall.Conn.
+func (p *pooled) SyscallConn() (syscall.RawConn, error) { return p.peeked, nil }
+
+type peeked struct{ syscall.RawConn }
+
+// Read implements syscall.RawConn but for calling f only where something has come.
+func (p peeked) Read(f func(fd uintptr) (done bool)) error {
+	return p.RawConn.Read(func(fd uintptr) bool {
+		var b [1]byte
+		_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		return errno == unix.EAGAIN || f(fd)
+	})
+}
+
 // TCP gives the TCP connection if conn is one, quiet or not, and nothing else; else
 // nil.
 func TCP(conn net.Conn) *net.TCPConn {
-	if q, ok := conn.(*quiet); ok {
+	switch q := conn.(type) {
+	case *quiet:
+		return q.TCPConn
+	case *pooled:
 		return q.TCPConn
 	}
 	tcp, _ := conn.(*net.TCPConn)

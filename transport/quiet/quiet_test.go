@@ -96,6 +96,45 @@ func TestErrors(t *testing.T) {
 	require.ErrorIs(t, err, net.ErrClosed)
 }
 
+// A pool is told that something has come, or that the other side has gone; not of nothing.
+func TestPooled(t *testing.T) {
+	q, other := pair(t)
+	p := quiet.Pooled(quiet.TCP(q))
+	peek := func() (calls, n int, errno error) {
+		raw, err := p.(syscall.Conn).SyscallConn()
+		require.NoError(t, err)
+		err = raw.Read(func(fd uintptr) bool {
+			calls++
+			n, _, errno = syscall.Recvfrom(int(fd), make([]byte, 10), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			return true
+		})
+		require.NoError(t, err)
+		return calls, n, errno
+	}
+	calls, _, _ := peek()
+	require.Zero(t, calls)
+
+	_, err := other.Write([]byte("abc"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { calls, _, _ = peek(); return calls == 1 }, 10*time.Second, time.Millisecond)
+	_, n, err := peek()
+	require.NoError(t, err)
+	require.Equal(t, 3, n)
+	got, err := io.ReadAtLeast(p, make([]byte, 10), 3)
+	require.NoError(t, err)
+	require.Equal(t, 3, got)
+
+	require.NoError(t, other.Close())
+	require.Eventually(t, func() bool { calls, _, _ = peek(); return calls == 1 }, 10*time.Second, time.Millisecond)
+	_, n, err = peek()
+	require.NoError(t, err)
+	require.Zero(t, n)
+
+	require.Same(t, quiet.TCP(q), quiet.TCP(p))
+	secure := tls.Client(other, nil)
+	require.Equal(t, net.Conn(secure), quiet.Pooled(secure), "only plain TCP")
+}
+
 func TestTCP(t *testing.T) {
 	q, other := pair(t)
 	require.NotNil(t, quiet.TCP(q))
