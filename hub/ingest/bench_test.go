@@ -6,11 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/pushhub/pushhub/hub"
 	"github.com/pushhub/pushhub/hub/ingest"
 	"github.com/pushhub/pushhub/hub/logtest"
+	"github.com/pushhub/pushhub/hub/redislog"
 )
 
 // BenchmarkAllCut is the time from a raw PUBLISH until it is in the log, with two
@@ -19,8 +21,10 @@ import (
 func BenchmarkAllCut(b *testing.B) {
 	r := logtest.StartRedis(b)
 	one := openLog(b, r.URL())
-	for _, log := range []*instance{{log: one}, {log: openLog(b, r.URL())}} {
-		run(b, log.log, ingest.New(options(b, log.log)))
+	for _, log := range []*redislog.Log{one, openLog(b, r.URL())} {
+		o := options(b, log)
+		o.Logger = zerolog.Nop()
+		run(b, log, ingest.New(o))
 	}
 	c := client(b, r)
 	head := func() uint64 {
