@@ -89,7 +89,8 @@ func (s *server) elsewhere(names []string, channels bool) any {
 	if !ofOld && (s.addr != owner || s.replica) {
 		return failure(fmt.Sprintf("MOVED %d %s", slot, owner))
 	}
-	if !r.moving || s != r.current || slot != slotOf(r.opts.Moves) || channels {
+	moving := s.moving || r.moving && s == r.current
+	if !moving || slot != slotOf(r.opts.Moves) || channels {
 		return nil
 	}
 	here := 0

@@ -52,6 +52,20 @@ func TestMigration(t *testing.T) {
 	require.Contains(t, second.ask(t, "SSUBSCRIBE", "live{b}"), subscribed)
 }
 
+// A primary that was replaced while the slot moved, and goes on, knows that it moves.
+func TestMigrationInASplit(t *testing.T) {
+	sim := redissim.New(redissim.Options{Moves: "{b}"})
+	old := at(t, sim, redissim.Nodes[0])
+	const script = "#!lua\nfor _, key in ipairs(KEYS) do redis.call('SET', key, 'v') end\nreturn #KEYS"
+	both := []string{"EVAL", script, "2", "x{b}", "y{b}"}
+	require.Equal(t, ":2\r\n"+pong, old.ask(t, both...))
+	sim.Migrate(1)
+	sim.Failover(0, redissim.GoesOn)
+	require.Contains(t, old.ask(t, both...), "-TRYAGAIN ")
+	require.Contains(t, old.ask(t, "EVAL", script, "1", "x{b}"), "-ASK ")
+	require.Equal(t, ":1\r\n"+pong, old.ask(t, "EVAL", script, "1", "y{b}"))
+}
+
 // A node that was demoted keeps its address, and sends everybody to the new one.
 func TestDemotedNode(t *testing.T) {
 	sim := redissim.New(redissim.Options{Moves: "{b}"})

@@ -24,7 +24,7 @@ func (r *Redis) Failover(lost int, fate Fate) {
 	old := r.current
 	was := old.store
 	if fate == GoesOn {
-		old.store = was.clone()
+		old.store, old.moving = was.clone(), r.moving
 	}
 	was.lose(lost)
 	r.replace(r.newServer(was, old.line+1))

@@ -70,6 +70,7 @@ type server struct {
 	redis         *Redis
 	replica       bool
 	addr          string // in a Cluster
+	moving        bool   // the slot was on its way when the server was replaced: it does not know that it was
 	line          int
 	runID, replID string
 	scripts       map[string]*script // by the sha of their own text
