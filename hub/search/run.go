@@ -223,6 +223,7 @@ func (x *run) settle() {
 			x.publish(1)
 			synctest.Wait()
 		}
+		x.retained() // each publish may have come by a connection that was broken, and an epoch still be due
 	}
 	x.w.mu.Lock()
 	epochs := len(x.w.epochs)
