@@ -66,7 +66,7 @@ func (s *sink) until(t *testing.T, n int) []string {
 		select {
 		case <-s.fresh:
 		case <-late:
-			require.FailNow(t, "too few lines", "want %d, got %q", n, lines)
+			require.FailNow(t, "too few lines", "want %d, got %d, at the end %q", n, len(lines), lines[max(0, len(lines)-30):])
 		}
 	}
 }

@@ -68,10 +68,12 @@ func TestRecoverUnderTraffic(t *testing.T) {
 	})
 }
 
-// However much comes during the look: all of it is kept that a ring holds.
+// However much comes during the look, and more than the log retains: all of it is kept
+// that a ring holds.
 func TestRecoverUnderMuchTraffic(t *testing.T) {
 	onSlow(t, func(t *testing.T, h *hub.Hub, _ *slowLog, mem *memlog.Log, s *sink) {
 		mem.Reset("acme")
+		synctest.Wait() // it looks, and has missed nothing
 		for range 300 {
 			publish(t, h, slices.Repeat([]string{"a"}, 30)...)
 			time.Sleep(time.Millisecond)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pushhub/pushhub/auth"
 	"github.com/pushhub/pushhub/protocol"
@@ -98,7 +99,7 @@ type raw struct {
 // read, at both ends.
 func (i *instance) raw(window int) *raw {
 	i.t.Helper()
-	c, err := (&net.Dialer{Control: receiveBuffer(window)}).DialContext(i.t.Context(), "tcp", i.addr)
+	c, err := (&net.Dialer{Control: buffer(unix.SO_RCVBUF, window)}).DialContext(i.t.Context(), "tcp", i.addr)
 	require.NoError(i.t, err)
 	i.t.Cleanup(func() { _ = c.Close() })
 	require.NoError(i.t, c.SetReadDeadline(time.Now().Add(i.patience)))

@@ -326,16 +326,16 @@ func readFull(r io.Reader, b []byte) error {
 	return err
 }
 
-// receiveBuffer asks for a receive buffer of so many bytes, before the connection
-// is made; 0 is the usual one.
-func receiveBuffer(bytes int) func(network, address string, raw syscall.RawConn) error {
+// buffer asks for an SO_RCVBUF or SO_SNDBUF of so many bytes, before the connection is
+// made; 0 is the usual one.
+func buffer(option, bytes int) func(network, address string, raw syscall.RawConn) error {
 	if bytes == 0 {
 		return nil
 	}
 	return func(_, _ string, raw syscall.RawConn) error {
 		var failed error
 		err := raw.Control(func(fd uintptr) {
-			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, bytes)
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, option, bytes)
 		})
 		return errors.Join(err, failed)
 	}

@@ -1,16 +1,15 @@
 package transport_test
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/pushhub/pushhub/protocol"
 	"github.com/pushhub/pushhub/transport"
@@ -64,7 +63,7 @@ func (i *instance) lazy(w way, query string) (next func() string, leave func() e
 	slow, before := *i, i.client
 	slow.client = func() *http.Transport {
 		c := before()
-		c.DialContext = (&net.Dialer{Control: receiveBuffer(64 << 10)}).DialContext
+		c.DialContext = (&net.Dialer{Control: buffer(unix.SO_RCVBUF, 64<<10)}).DialContext
 		return c
 	}
 	s := slow.stream("/api/v1/stream?" + query)
@@ -89,10 +88,12 @@ func (i *instance) put(events ...protocol.Publication) []protocol.Cursor {
 	return cursors
 }
 
-// large is an event whose data is its number and many bytes.
-func large(topic string, n int) protocol.Publication {
-	return protocol.Publication{Topic: topic, Type: "t", Data: fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, n, strings.Repeat("x", 50_000))}
+// sized is an event whose data is its number and this many bytes.
+func sized(topic string, n, bytes int) protocol.Publication {
+	return protocol.Publication{Topic: topic, Type: "t", Data: fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, n, strings.Repeat("x", bytes))}
 }
+
+func large(topic string, n int) protocol.Publication { return sized(topic, n, 50_000) }
 
 func numberOf(t testing.TB, event string) int {
 	t.Helper()
@@ -224,20 +225,39 @@ func TestBurst(t *testing.T) {
 	})
 }
 
-// The bounds of the outbox are settings.
+// The bounds of the outbox are settings: what runs into one that is low is well within
+// the usual ones.
 func TestOutboxBounds(t *testing.T) {
-	i := start(t, func(o *transport.Options) { o.Limits.OutboxEvents = 1 })
-	stalled, _ := i.lazy(ways[0], "topics=a")
-	begun(t, stalled)
-	var more sync.WaitGroup
-	defer more.Wait()
-	full, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	more.Go(func() { // faster than it is read, until it has run into the bound
-		for n := 0; full.Err() == nil; n++ {
-			i.put(large("a", n))
-		}
-	})
-	for m := stalled(); !strings.HasPrefix(m, `{"op":"bye","code":4413`); m = stalled() {
+	const events = 128
+	for name, c := range map[string]struct {
+		change func(*transport.Options)
+		cut    bool
+	}{
+		"usual":  {nil, false},
+		"events": {func(o *transport.Options) { o.Limits.OutboxEvents = 1 }, true},
+		"bytes":  {func(o *transport.Options) { o.Limits.OutboxBytes = 16 << 10 }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := (&net.ListenConfig{Control: buffer(unix.SO_SNDBUF, 64<<10)}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			require.NoError(t, err)
+			i := serveOn(t, l, nil, c.change)
+			stalled, _ := i.lazy(ways[0], "topics=a")
+			begun(t, stalled)
+			pace := time.NewTicker(2 * time.Millisecond) // as in TestStalledReader
+			defer pace.Stop()
+			for n := range events { // 512 KB are more than the kernel takes
+				<-pace.C
+				i.put(sized("a", n, 4000))
+			}
+			for n := range events {
+				m := stalled()
+				if strings.HasPrefix(m, `{"op":"bye","code":4413`) {
+					require.True(t, c.cut)
+					return
+				}
+				require.Equal(t, n, numberOf(t, m))
+			}
+			require.False(t, c.cut)
+		})
 	}
 }
